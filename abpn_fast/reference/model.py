@@ -1,0 +1,155 @@
+"""The whole network (Fig. 3) in plain PyTorch: the page to hold beside the paper."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from abpn_fast.config import ABPNConfig
+from abpn_fast.reference.blending import ConvBlend, PolynomialBlend
+from abpn_fast.reference.encoder import MutualEncoder
+from abpn_fast.reference.laplacian_decompose import laplacian_decompose
+from abpn_fast.reference.mask_branch import MaskPredictionBranch
+from abpn_fast.reference.pixels import to_pixels, to_unit
+from abpn_fast.reference.refining import RefiningModule
+from abpn_fast.reference.retouching_branch import LocalRetouchingBranch
+from abpn_fast.reference.upsample import upsample
+from abpn_fast.reference.upsample_refine_blend import keep_below
+
+
+class Retouched(NamedTuple):
+    """What one pass computes.
+
+    Args:
+        image: R_0, (N, 3, H, W), dtype of the input.
+        mask: M, (N, 1, ceil(h_l / 4), ceil(w_l / 4)) in [0, 1] for an I_l of (h_l, w_l); None without a mask branch.
+        low_res: R_l, (N, 3, h_l, w_l).
+        blend_layers: ``[B_0, ..., B_l]``.
+        pyramid: ``[I_0, ..., I_l]``; I_0 is the input.
+    """
+
+    image: Tensor
+    mask: Tensor | None
+    low_res: Tensor
+    blend_layers: list[Tensor]
+    pyramid: list[Tensor]
+
+
+def default_levels(height: int, width: int) -> int:
+    """``l = max(1, round(log2(max(H, W) / 256)))``: the thumbnail is about 256 pixels long, as in Table 3."""
+    return max(1, round(math.log2(max(height, width) / 256)))
+
+
+class ABPN(nn.Module):
+    """Adaptive Blend Pyramid Network.
+
+    Args:
+        config: the options, or the name of a preset, ``"base"`` or ``"small"``.
+    """
+
+    def __init__(self, config: ABPNConfig | str = "base") -> None:
+        super().__init__()
+        config = ABPNConfig.preset(config) if isinstance(config, str) else config
+        self.config = config
+        self.encoder = MutualEncoder(config.encoder_widths)
+        self.mask_branch = MaskPredictionBranch(config.encoder_widths) if config.mask_branch else None
+        self.retouching_branch = LocalRetouchingBranch(config)
+        self.blend = ConvBlend() if config.blend == "conv" else PolynomialBlend(config)
+        self.refining = nn.ModuleList(RefiningModule() for _ in range((config.refining_levels or 1) * config.refining))
+
+    def forward(
+        self,
+        image: Tensor,
+        *,
+        levels: int | None = None,
+        strength: float = 1.0,
+        mask_threshold: float | None = None,
+        return_intermediates: bool = False,
+    ) -> Tensor | Retouched:
+        """Retouch ``image``.
+
+        Args:
+            image: I_0, (N, 3, H, W), sRGB in [0, 1] in the dtype of the parameters, or uint8.
+            levels: l, how often the image is halved before the retouching layer; None for ``default_levels``.
+            strength: scales B_0; 0 returns the image, 1 the full retouch.
+            mask_threshold: where the mask, upsampled to the image, is below it, the pixels of ``image`` stay.
+            return_intermediates: return all of ``Retouched`` instead of R_0.
+
+        Returns:
+            R_0 in the dtype of ``image``, or ``Retouched``.
+        """
+        levels = self.check(image, levels, strength, mask_threshold)
+        gaussian, high = laplacian_decompose(self.unit(image), levels, filter=self.config.pyramid_filter)
+        mask, low_res = self.retouch(gaussian[levels])
+        blend_layers = [self.blend.reverse(gaussian[levels], low_res)]
+        for i in reversed(range(levels)):
+            up = upsample(blend_layers[0], (high[i].shape[-2], high[i].shape[-1]))
+            blend_layers.insert(0, self.refining_at(i)(up, high[i]) if self.config.refining else up)
+        result = self.apply_blend(gaussian[0], blend_layers[0], strength)
+        result = to_pixels(result, image.dtype)
+        if mask_threshold is not None and mask is not None:
+            result = keep_below(image, result, mask, mask_threshold)
+        gaussian[0] = image
+        return Retouched(result, mask, low_res, blend_layers, gaussian) if return_intermediates else result
+
+    def retouch(self, thumbnail: Tensor) -> tuple[Tensor | None, Tensor]:
+        """The local retouching layer, LRL: ``(M, R_l)`` from I_l, (N, 3, h, w)."""
+        height, width = thumbnail.shape[-2:]
+        padded = pad(thumbnail, (0, -width % 64, 0, -height % 64), mode="replicate")
+        features = self.encoder(2 * padded - 1)
+        mask = None if self.mask_branch is None else self.mask_branch(features)
+        delta = torch.tanh(self.retouching_branch(features, mask))[..., :height, :width]
+        low_res = thumbnail + delta if self.config.output == "residual" else (delta + 1) / 2
+        return (None if mask is None else mask[..., : -(-height // 4), : -(-width // 4)]), low_res
+
+    def refining_at(self, level: int) -> nn.Module:
+        """The refining module of level ``i``."""
+        return self.refining[0 if self.config.refining_levels is None else level]
+
+    def apply_blend(self, image: Tensor, blend: Tensor, strength: float) -> Tensor:
+        """R_i from I_i and B_i."""
+        if isinstance(self.blend, PolynomialBlend):
+            return self.blend(image, blend, strength)
+        return self.blend(image, blend)
+
+    def unit(self, image: Tensor) -> Tensor:
+        """``image`` as the network computes with it: in the dtype of the parameters, white at 1."""
+        return to_unit(image, self.dtype)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the parameters."""
+        return next(self.parameters()).dtype
+
+    def check(self, image: Tensor, levels: int | None, strength: float, mask_threshold: float | None) -> int:
+        """The number of levels.
+
+        Raises:
+            ValueError, TypeError: an argument does not fit the model; the message names it.
+        """
+        if not isinstance(image, Tensor):
+            raise TypeError(f"image must be a tensor of shape (N, 3, H, W), got {type(image).__name__}")
+        if image.dim() != 4 or image.shape[1] != 3 or 0 in image.shape[2:]:
+            raise ValueError(f"image must have shape (N, 3, H, W) with H, W >= 1, got {tuple(image.shape)}")
+        if image.dtype not in (torch.uint8, self.dtype):
+            raise TypeError(
+                f"image must be uint8 or {self.dtype}, the model's dtype, got {image.dtype}; convert one of them with .to()"
+            )
+        if levels is None:
+            levels = default_levels(image.shape[2], image.shape[3])
+        if not isinstance(levels, int) or levels < 0:
+            raise ValueError(f"levels must be None or an integer >= 0, got {levels!r}")
+        if self.config.refining and levels > (self.config.refining_levels or levels):
+            raise ValueError(
+                f"levels must be at most {self.config.refining_levels}, one refining module each, got {levels}; "
+                "pass a smaller levels or configure refining_levels"
+            )
+        if strength != 1 and self.config.blend in ("conv", "rgb"):
+            raise ValueError(f"strength must be 1 with blend={self.config.blend!r}, which has no neutral layer to scale from")
+        if mask_threshold is not None and not self.config.mask_branch:
+            raise ValueError("mask_threshold needs a model with mask_branch=True")
+        return levels

@@ -1,0 +1,1 @@
+"""Training from photos, and its measurement."""
