@@ -8,13 +8,14 @@ from abpn_fast.reference.gated_conv import gated_conv
 from abpn_fast.reference.laplacian_decompose import laplacian_decompose
 from abpn_fast.reference.mask_branch import MaskPredictionBranch
 from abpn_fast.reference.model import ABPN, Retouched, default_levels
+from abpn_fast.reference.pixels import to_pixels, to_unit
 from abpn_fast.reference.pyramid_down import pyramid_down
 from abpn_fast.reference.refining import RefiningModule
 from abpn_fast.reference.retouching_branch import LocalRetouchingBranch
 from abpn_fast.reference.reverse_adaptive_blend import reverse_adaptive_blend
 from abpn_fast.reference.upsample import upsample
 from abpn_fast.reference.upsample_refine import refine, upsample_refine
-from abpn_fast.reference.upsample_refine_blend import upsample_refine_blend
+from abpn_fast.reference.upsample_refine_blend import keep_below, mask_scale, upsample_refine_blend
 
 __all__ = [
     "ABPN",
@@ -30,10 +31,14 @@ __all__ = [
     "adaptive_blend",
     "default_levels",
     "gated_conv",
+    "keep_below",
     "laplacian_decompose",
+    "mask_scale",
     "pyramid_down",
     "refine",
     "reverse_adaptive_blend",
+    "to_pixels",
+    "to_unit",
     "upsample",
     "upsample_refine",
     "upsample_refine_blend",

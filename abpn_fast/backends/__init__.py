@@ -1,0 +1,139 @@
+"""Which code runs an operator: by argument, by context, by ``ABPN_FAST_BACKEND``, or the first that can.
+
+A backend is a module of this package with ``why_not(operator, tensors)``, which says in one sentence why it cannot run
+(None when it can), and one function per operator it runs, of the same name: the operator's arguments, then ``out``, the
+tensors to fill.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from types import ModuleType
+from typing import Any
+
+from torch import Tensor
+
+_log = logging.getLogger("abpn_fast")
+# In the order of the automatic choice.
+BACKENDS = ("reference",)
+OPERATORS = (
+    "adaptive_blend",
+    "reverse_adaptive_blend",
+    "pyramid_down",
+    "laplacian_decompose",
+    "upsample_refine",
+    "upsample_refine_blend",
+    "gated_conv",
+)
+_VARIABLE = "ABPN_FAST_BACKEND"
+# Not a context variable: torch.compile cannot read one.
+_context = threading.local()
+_told: set[str] = set()
+
+
+@contextlib.contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Run every operator in the ``with`` block on backend ``name``; ``"auto"`` restores the automatic choice.
+
+    Raises:
+        ValueError: no such backend.
+        RuntimeError: from an operator in the block that this backend cannot run, with the reason.
+    """
+    _known(name, "name")
+    before = getattr(_context, "name", None)
+    _context.name = name
+    try:
+        yield
+    finally:
+        _context.name = before
+
+
+def compatible_backends(*tensors: Tensor, operator: str | None = None) -> list[str]:
+    """The backends that can run ``operator`` (None: all operators) on tensors of this device, dtype and layout.
+
+    Raises:
+        ValueError: no such operator.
+    """
+    return [name for name in BACKENDS if why_not(name, *tensors, operator=operator) is None]
+
+
+def why_not(backend: str, *tensors: Tensor, operator: str | None = None) -> str | None:
+    """Why ``backend`` cannot run ``operator`` (None: one of the operators) on these tensors, in one sentence, or None.
+
+    Raises:
+        ValueError: no such backend or operator.
+    """
+    _known(backend, "backend")
+    if operator is not None and operator not in OPERATORS:
+        raise ValueError(f"operator must be one of {', '.join(OPERATORS)}, got {operator!r}")
+    for each in OPERATORS if operator is None else (operator,):
+        reason = _refusal(backend, each, tensors)
+        if reason is not None:
+            return reason
+    return None
+
+
+def requested(argument: str | None) -> str:
+    """The backend that a call asks for: its argument, else the context's, else the variable's, else ``"auto"``.
+
+    Raises:
+        ValueError: no such backend; the message says where the name came from.
+    """
+    context: str | None = getattr(_context, "name", None)
+    if argument is not None:
+        return _known(argument, "backend")
+    if context is not None:
+        return context
+    return _known(os.environ.get(_VARIABLE) or "auto", _VARIABLE)
+
+
+def choose(backend: str, operator: str, tensors: Sequence[Tensor]) -> str:
+    """``backend``, or for ``"auto"`` the first that can run this call; what it passes over is logged once, with reason.
+
+    Raises:
+        RuntimeError: ``backend`` cannot run this call; the message is the reason.
+    """
+    if backend != "auto":
+        reason = _refusal(backend, operator, tensors)
+        if reason is not None:
+            raise RuntimeError(reason)
+        return backend
+    for name in BACKENDS:
+        reason = _refusal(name, operator, tensors)
+        if reason is None:
+            return name
+        if reason not in _told:
+            _told.add(reason)
+            _log.info("%s", reason)
+    raise RuntimeError(f"no backend can run {operator} on {', '.join(str(t.device) for t in tensors)}")
+
+
+def implementation(backend: str, operator: str) -> Callable[..., Any]:
+    """The function of ``backend`` that runs ``operator``."""
+    function: Callable[..., Any] = getattr(_module(backend), operator)
+    return function
+
+
+def backward(backend: str, operator: str) -> Callable[..., Any]:
+    """The function of ``backend`` that runs the gradient of ``operator``, or the reference's."""
+    return getattr(_module(backend), f"{operator}_backward", None) or _module("reference").backward(operator)
+
+
+def _known(name: str, source: str) -> str:
+    if name not in (*BACKENDS, "auto"):
+        raise ValueError(f"{source} must be one of auto, {', '.join(BACKENDS)}, got {name!r}")
+    return name
+
+
+def _refusal(backend: str, operator: str, tensors: Sequence[Tensor]) -> str | None:
+    reason: str | None = _module(backend).why_not(operator, tensors)
+    return reason
+
+
+def _module(backend: str) -> ModuleType:
+    return importlib.import_module(f"abpn_fast.backends.{backend}")

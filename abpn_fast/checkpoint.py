@@ -1,0 +1,93 @@
+"""A trained model as two files: ``config.json`` and ``model.safetensors``."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from abpn_fast.config import ABPNConfig
+
+_BUNDLED = Path(__file__).parent / "weights"
+_CONFIG, _WEIGHTS = "config.json", "model.safetensors"
+
+
+def bundled() -> list[str]:
+    """The names of the weights that come with the package."""
+    return sorted(folder.name for folder in _BUNDLED.iterdir() if (folder / _WEIGHTS).is_file())
+
+
+def read(name_or_path: str | os.PathLike[str]) -> tuple[ABPNConfig, dict[str, Tensor]]:
+    """Options and tensors of a bundled or saved model.
+
+    Raises:
+        FileNotFoundError, ValueError: as for ``ABPN.from_pretrained``.
+    """
+    folder = _BUNDLED / name_or_path if str(name_or_path) in bundled() else Path(name_or_path)
+    for file in (_CONFIG, _WEIGHTS):
+        if not (folder / file).is_file():
+            raise FileNotFoundError(
+                f"no model {str(name_or_path)!r}: it is none of the bundled weights ({', '.join(bundled()) or 'none'}) "
+                f"and no folder with {_CONFIG} and {_WEIGHTS}"
+            )
+    try:
+        config = ABPNConfig.from_json((folder / _CONFIG).read_text(encoding="utf-8"))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{folder / _CONFIG} is not an ABPN config: {error}") from error
+    try:
+        return config, load_file(folder / _WEIGHTS)
+    except SafetensorError as error:
+        raise ValueError(f"{folder / _WEIGHTS} is not a whole safetensors file: {error}") from error
+
+
+def load_strictly(model: nn.Module, state: dict[str, Tensor], source: str | os.PathLike[str]) -> None:
+    """Load every tensor, none missing, none left over, each of the right shape.
+
+    Raises:
+        ValueError: with the first few that do not fit.
+    """
+    own = model.state_dict()
+    faults = [f"{name} is missing" for name in own.keys() - state.keys()]
+    faults += [f"{name} is unknown" for name in state.keys() - own.keys()]
+    faults += [
+        f"{name} has shape {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
+        for name in own.keys() & state.keys()
+        if own[name].shape != state[name].shape
+    ]
+    if faults:
+        listed = "; ".join(sorted(faults)[:3]) + (f"; and {len(faults) - 3} more" if len(faults) > 3 else "")
+        raise ValueError(f"the weights of {str(source)!r} do not fit its config: {listed}")
+    model.load_state_dict(state)
+
+
+def write(
+    folder: str | os.PathLike[str], config: ABPNConfig, state: dict[str, Tensor], dtype: torch.dtype | None
+) -> Path:
+    """Write both files, the weights first, each whole or not at all."""
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    stored = {
+        name: value.detach().to("cpu", dtype if value.is_floating_point() else None).contiguous().clone()
+        for name, value in state.items()
+    }
+    _replace(target / _WEIGHTS, lambda partial: save_file(stored, partial, metadata={"format": "pt"}))
+    _replace(target / _CONFIG, lambda partial: partial.write_text(config.to_json(), encoding="utf-8"))
+    return target
+
+
+def _replace(path: Path, write_to: Callable[[Path], object]) -> None:
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    partial = Path(name)
+    try:
+        write_to(partial)
+        partial.chmod(0o644)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,178 @@
+"""The drop-in: the network of ``abpn_fast.reference``, its pyramid computed by the operators."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, overload
+
+import torch
+from torch import Tensor
+
+from abpn_fast import checkpoint, ops, reference
+from abpn_fast.config import ABPNConfig
+from abpn_fast.reference import PolynomialBlend, RefiningModule, Retouched, keep_below
+
+
+class ABPN(reference.ABPN):
+    """Adaptive Blend Pyramid Network: constructor, parameters and results of ``abpn_fast.reference.ABPN``.
+
+    What is as large as the image goes through ``abpn_fast.ops`` and so runs on the fastest backend that can; on backend
+    ``reference`` the result equals the reference's bit for bit. The ablations without an operator (``blend="conv"``,
+    ``refining=False``) and ``levels=0`` run as the reference does.
+
+    Args:
+        config: the options, or the name of a preset, ``"base"`` or ``"small"``.
+    """
+
+    def __init__(self, config: ABPNConfig | str = "base") -> None:
+        super().__init__(config)
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_path: str | os.PathLike[str] = "small", *, dtype: torch.dtype = torch.float32, device: str = "cpu"
+    ) -> ABPN:
+        """A trained model, in eval mode: bundled weights by name, or a folder written by :meth:`save_pretrained`.
+
+        Raises:
+            FileNotFoundError: neither bundled weights nor a folder with both files; the message lists what there is.
+            ValueError: the files are damaged or do not fit each other, with the reason.
+        """
+        config, state = checkpoint.read(name_or_path)
+        model = cls(config)
+        checkpoint.load_strictly(model, state, name_or_path)
+        return model.to(device=device, dtype=dtype).eval()
+
+    def save_pretrained(self, folder: str | os.PathLike[str], *, dtype: torch.dtype | None = None) -> Path:
+        """Write ``config.json`` and ``model.safetensors``, each whole or not at all, and return the folder.
+
+        Args:
+            folder: made where it does not exist.
+            dtype: of the stored floating tensors; None for their own.
+        """
+        return checkpoint.write(folder, self.config, self.state_dict(), dtype)
+
+    @overload
+    def forward(
+        self,
+        image: Tensor,
+        *,
+        levels: int | None = None,
+        strength: float = 1.0,
+        mask_threshold: float | None = None,
+        out: Tensor | None = None,
+        return_intermediates: Literal[False] = False,
+    ) -> Tensor: ...
+
+    @overload
+    def forward(
+        self,
+        image: Tensor,
+        *,
+        levels: int | None = None,
+        strength: float = 1.0,
+        mask_threshold: float | None = None,
+        out: Tensor | None = None,
+        return_intermediates: Literal[True],
+    ) -> Retouched: ...
+
+    def forward(
+        self,
+        image: Tensor,
+        *,
+        levels: int | None = None,
+        strength: float = 1.0,
+        mask_threshold: float | None = None,
+        out: Tensor | None = None,
+        return_intermediates: bool = False,
+    ) -> Tensor | Retouched:
+        """Retouch ``image``.
+
+        Args:
+            image: I_0, (N, 3, H, W), sRGB in [0, 1] in the dtype of the parameters, or uint8; any strides.
+            levels: l, how often the image is halved before the retouching layer; None for ``default_levels``, a
+                thumbnail of about 256 pixels. Smaller blemishes than one thumbnail pixel are out of its sight.
+            strength: scales B_0; 0 returns the image, 1 the full retouch.
+            mask_threshold: where the mask, upsampled to the image, is below it, the pixels of ``image`` stay.
+            out: R_0 is written there, shape and dtype of ``image``; no gradients then.
+            return_intermediates: return all of ``Retouched`` instead of R_0; B_0 is then a tensor as large as the image.
+
+        Returns:
+            R_0, (N, 3, H, W), in the dtype of ``image``, or ``Retouched``.
+
+        Raises:
+            TypeError, ValueError: an argument does not fit; the message names it.
+        """
+        levels = self.check(image, levels, strength, mask_threshold)
+        if levels == 0 or not self.config.refining or not isinstance(self.blend, PolynomialBlend):
+            plain = super().forward(
+                image, levels=levels, strength=strength, mask_threshold=mask_threshold, return_intermediates=True
+            )
+            return _finish(plain, out, return_intermediates)
+        pyramid = self._pyramid(image, levels)
+        mask, low_res = self.retouch(pyramid[-1])
+        blend = self.blend
+        layers = [ops.reverse_adaptive_blend(pyramid[-1], low_res, blend.j, blend.k, damping=blend.damping)]
+        for i in reversed(range(0 if return_intermediates else 1, levels)):
+            layers.insert(0, ops.upsample_refine(layers[0], pyramid[i], pyramid[i + 1], *self._weights(i)))
+            if not return_intermediates:
+                layers.pop()
+        if return_intermediates:
+            result = ops.adaptive_blend(image, layers[0], blend.j, blend.k, strength=strength)
+            if mask_threshold is not None and mask is not None:
+                result = keep_below(image, result, mask, mask_threshold)
+            return _finish(Retouched(result, mask, low_res, layers, pyramid), out, True)
+        return ops.upsample_refine_blend(
+            layers[0],
+            image,
+            pyramid[1],
+            *self._weights(0),
+            blend.j,
+            blend.k,
+            strength=strength,
+            mask=None if mask_threshold is None else mask,
+            mask_threshold=mask_threshold,
+            out=out,
+        )
+
+    def _pyramid(self, image: Tensor, levels: int) -> list[Tensor]:
+        """``[I_0, ..., I_l]``; above I_0 in the dtype of the parameters."""
+        pyramid = [image]
+        for _ in range(levels):
+            finer, target = pyramid[-1], None
+            if finer.dtype == torch.uint8 and self.dtype != torch.float32:
+                size = [-(-side // 2) for side in finer.shape[2:]]
+                target = torch.empty((*finer.shape[:2], *size), dtype=self.dtype, device=finer.device)
+            pyramid.append(ops.pyramid_down(finer, filter=self.config.pyramid_filter, out=target))
+        return pyramid
+
+    def _weights(self, level: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        module = self.refining_at(level)
+        assert isinstance(module, RefiningModule)
+        return module.weights
+
+
+def accelerate(model: reference.ABPN) -> ABPN:
+    """A drop-in that shares the modules, parameters and buffers of ``model``: training one trains the other."""
+    if not isinstance(model, reference.ABPN):
+        raise TypeError(f"model must be an abpn_fast.reference.ABPN, got {type(model).__name__}")
+    with torch.device("meta"):
+        fast = ABPN(model.config)
+    for name, module in model.named_children():
+        setattr(fast, name, module)
+    return fast.train(model.training)
+
+
+def _finish(result: Tensor | Retouched | Sequence[Tensor], out: Tensor | None, intermediates: bool) -> Tensor | Retouched:
+    assert isinstance(result, Retouched)
+    if out is not None:
+        if out.shape != result.image.shape or out.dtype != result.image.dtype:
+            raise ValueError(
+                f"out must have shape {tuple(result.image.shape)} and dtype {result.image.dtype}, "
+                f"got {tuple(out.shape)} and {out.dtype}"
+            )
+        if torch.is_grad_enabled() and result.image.requires_grad:
+            raise ValueError("out cannot record gradients; call the model under torch.no_grad() or leave out away")
+        result = result._replace(image=out.copy_(result.image))
+    return result if intermediates else result.image

@@ -1,0 +1,162 @@
+"""How an operator is made known to PyTorch: schema, shapes, gradient, and the way to the backends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from abpn_fast.backends import backward, choose, implementation, requested
+
+_library = torch.library.Library("abpn_fast", "DEF")
+
+
+class Operator:
+    """``torch.ops.abpn_fast.<name>`` with its ``_out`` and ``_backward`` variants.
+
+    Args:
+        name: also that of the function in ``abpn_fast.reference`` and in every backend.
+        parameters: in the schema language, without defaults, e.g. ``"Tensor image, float strength"``.
+        empty: from the arguments to the uninitialised result, a tensor or a list of them.
+        results: from what the reference function returns to the list of what the operator returns.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        parameters: str,
+        empty: Callable[..., Any],
+        results: Callable[[Any], list[Tensor]] = lambda result: [result],
+    ) -> None:
+        self.name, self.empty, self.results = name, empty, results
+        kinds = [parameter.split() for parameter in parameters.split(", ")]
+        self.names = [parameter for _, parameter in kinds]
+        self.tensors = [parameter for kind, parameter in kinds if kind.startswith("Tensor")]
+        many = empty.__annotations__["return"] == "list[Tensor]"
+        self._define(name, f"({parameters}, str backend) -> {'Tensor[]' if many else 'Tensor'}", self._run, self._fake)
+        out = "Tensor(a!)[] out" if many else "Tensor(a!) out"
+        self._define(f"{name}_out", f"({parameters}, {out}, str backend) -> ()", self._run_out, lambda *_: None)
+        self._define(
+            f"{name}_backward",
+            f"(Tensor[] grads, {parameters}, str[] wanted, str backend) -> Tensor[]",
+            self._run_backward,
+            self._fake_backward,
+        )
+        torch.library.register_autograd(
+            f"abpn_fast::{name}", self._backward, setup_context=self._remember, lib=_library
+        )
+        namespace = torch.ops.abpn_fast
+        self._call = getattr(namespace, name).default
+        self._call_out = getattr(namespace, f"{name}_out").default
+        self._call_backward = getattr(namespace, f"{name}_backward").default
+
+    def __call__(self, *arguments: Any, out: Any, backend: str | None) -> Any:
+        """Run on ``backend``, or what the context or the automatic choice names, into ``out`` where it is given."""
+        name = requested(backend)
+        if out is None:
+            return self._call(*arguments, name)
+        self._check_out(arguments, out)
+        self._call_out(*arguments, out, name)
+        return out
+
+    def _define(self, name: str, schema: str, run: Callable[..., Any], fake: Callable[..., Any]) -> None:
+        _library.define(name + schema)
+        _library.impl(name, run, "CompositeExplicitAutograd")
+        torch.library.register_fake(f"abpn_fast::{name}", fake, lib=_library)
+
+    def _run(self, *arguments: Any) -> Any:
+        *inputs, backend = arguments
+        result = self.empty(*inputs)
+        implementation(self._choose(backend, inputs), self.name)(*inputs, result)
+        return result
+
+    def _run_out(self, *arguments: Any) -> None:
+        *inputs, out, backend = arguments
+        implementation(self._choose(backend, inputs), self.name)(*inputs, out)
+
+    def _choose(self, backend: str, inputs: Sequence[Any]) -> str:
+        # Here, not at the call: a compiled graph keeps the request and decides where it runs.
+        return choose(backend, self.name, _tensors(inputs))
+
+    def _fake(self, *arguments: Any) -> Any:
+        return self.empty(*arguments[:-1])
+
+    def _run_backward(self, grads: list[Tensor], *arguments: Any) -> list[Tensor]:
+        *inputs, wanted, backend = arguments
+        named = dict(zip(self.names, inputs, strict=True))
+        found: list[Tensor] = backward(self._choose(backend, inputs), self.name)(grads, named, wanted, self.results)
+        return found
+
+    def _fake_backward(self, grads: list[Tensor], *arguments: Any) -> list[Tensor]:
+        *inputs, wanted, _ = arguments
+        named = dict(zip(self.names, inputs, strict=True))
+        return [torch.empty_like(named[name], memory_format=torch.contiguous_format) for name in wanted]
+
+    def _remember(self, ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        values = dict(zip([*self.names, "backend"], inputs, strict=True))
+        ctx.save_for_backward(*(values[name] for name in self.tensors))
+        ctx.others = {name: value for name, value in values.items() if name not in self.tensors}
+        outputs = output if isinstance(output, (list, tuple)) else [output]
+        ctx.like = [(each.shape, each.dtype, each.device) for each in outputs]
+
+    def _backward(self, ctx: Any, grad: Any) -> tuple[Any, ...]:
+        grads = grad if isinstance(grad, (list, tuple)) else [grad]
+        grads = [
+            torch.zeros(shape, dtype=dtype, device=device) if each is None else each.contiguous()
+            for each, (shape, dtype, device) in zip(grads, ctx.like, strict=True)
+        ]
+        values = ctx.others | dict(zip(self.tensors, ctx.saved_tensors, strict=True))
+        needs = dict(zip(self.names, ctx.needs_input_grad, strict=False))
+        wanted = [name for name in self.tensors if needs[name]]
+        found = self._call_backward(grads, *(values[name] for name in self.names), wanted, values["backend"])
+        by_name = dict(zip(wanted, found, strict=True))
+        return (*(by_name.get(name) for name in self.names), None)
+
+    def _check_out(self, arguments: Sequence[Any], out: Any) -> None:
+        tensors = _tensors(arguments)
+        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+            raise ValueError(f"{self.name}: out cannot record gradients; call it under torch.no_grad() or leave out away")
+        with torch.device("meta"):
+            expected = self.empty(*(a.to("meta") if isinstance(a, Tensor) else a for a in arguments))
+        pairs = list(zip(out, expected, strict=True)) if isinstance(expected, list) else [(out, expected)]
+        for given, like in pairs:
+            self._check_one_out(given, like, tensors)
+
+    def _check_one_out(self, given: Any, like: Tensor, tensors: Sequence[Tensor]) -> None:
+        if not isinstance(given, Tensor):
+            raise TypeError(f"{self.name}: out must be a tensor, got {type(given).__name__}")
+        free = like.is_floating_point() and tensors[0].dtype == torch.uint8 and given.is_floating_point()
+        if given.shape != like.shape or (given.dtype != like.dtype and not free):
+            raise ValueError(
+                f"{self.name}: out must have shape {tuple(like.shape)} and dtype {like.dtype}, "
+                f"got {tuple(given.shape)} and {given.dtype}"
+            )
+        if given.device != tensors[0].device:
+            raise ValueError(f"{self.name}: out must be on {tensors[0].device}, got {given.device}")
+        if any(_overlap(given, tensor) for tensor in tensors):
+            raise ValueError(f"{self.name}: out shares memory with an input; give it a tensor of its own")
+
+
+def _tensors(arguments: Sequence[Any]) -> list[Tensor]:
+    return [argument for argument in arguments if isinstance(argument, Tensor)]
+
+
+def _overlap(a: Tensor, b: Tensor) -> bool:
+    if a.numel() == 0 or b.numel() == 0 or a.device.type == "meta" or a.device != b.device:
+        return False
+    (a_first, a_last), (b_first, b_last) = _extent(a), _extent(b)
+    return a_first < b_last and b_first < a_last
+
+
+def _extent(x: Tensor) -> tuple[int, int]:
+    reach = sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
+    return x.data_ptr(), x.data_ptr() + (reach + 1) * x.element_size()
+
+
+def image_like(image: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """An uninitialised tensor on the device of ``image`` and in its memory format."""
+    last = image.is_contiguous(memory_format=torch.channels_last) and not image.is_contiguous()
+    memory_format = torch.channels_last if last else torch.contiguous_format
+    return torch.empty(shape, dtype=dtype, device=image.device, memory_format=memory_format)

@@ -1,0 +1,188 @@
+"""From photo file to photo file."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import os
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from abpn_fast import backends, reference
+from abpn_fast.model import ABPN
+from abpn_fast.photo.compare import compare as compare_pictures
+from abpn_fast.photo.files import Photo, Writer, picture_writer, read_photo, result_format
+from abpn_fast.photo.pictures import blend_picture, mask_picture
+from abpn_fast.photo.writing import check_targets, write_files
+from abpn_fast.reference import Retouched
+
+_Name = str | os.PathLike[str]
+
+# The thumbnail that the retouching layer sees, in pixels of the longer side: a spot of 20 pixels in a photo of 4096 is
+# 5 pixels there, where the 256 of ``default_levels`` would leave it one.
+PHOTO_THUMBNAIL = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What :func:`retouch_file` did.
+
+    Args:
+        paths: the files written, the result first.
+        size: width and height of the photo, upright.
+        levels: how often the photo was halved.
+        seconds: from opening the photo to the last file, without loading the model.
+        backend: what ran the finest level.
+    """
+
+    paths: tuple[Path, ...]
+    size: tuple[int, int]
+    levels: int
+    seconds: float
+    backend: str
+
+
+def photo_levels(height: int, width: int) -> int:
+    """``max(0, round(log2(max(H, W) / 1024)))``, for a thumbnail of about 1024 pixels, where small spots still show."""
+    return max(0, round(math.log2(max(height, width) / PHOTO_THUMBNAIL)))
+
+
+def load_model(name: _Name, device: str = "cpu", dtype: torch.dtype | None = None) -> ABPN:
+    """A pretrained model, ready to run.
+
+    Args:
+        name: for ``abpn_fast.ABPN.from_pretrained``.
+        device: as torch names it.
+        dtype: of the parameters; None for float32.
+
+    Raises:
+        ValueError: torch cannot use ``device`` here.
+        OSError, ValueError: from ``from_pretrained``.
+    """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"device must be one that torch can use here, got {device!r}: {reason}") from error
+    return ABPN.from_pretrained(name, device=device, dtype=dtype or torch.float32)
+
+
+def retouch_file(
+    photo: _Name,
+    out: _Name,
+    *,
+    model: reference.ABPN | _Name = "small",
+    levels: int | None = None,
+    strength: float = 1.0,
+    mask_threshold: float | None = None,
+    device: str = "cpu",
+    dtype: torch.dtype | None = None,
+    backend: str | None = None,
+    save_mask: _Name | None = None,
+    save_blend: _Name | None = None,
+    compare: _Name | None = None,
+    overwrite: bool = False,
+    quality: int = 95,
+) -> Report:
+    """Retouch a JPEG or PNG photo into another file.
+
+    The result has the photo's size, channels, transparency, colour profile, EXIF, XMP and captions; it is written
+    upright. Pixels are processed as they are stored, which is meant for sRGB and similar encodings. All files appear
+    together at the end, or none does.
+
+    Args:
+        photo: a file that :func:`abpn_fast.photo.read_photo` reads.
+        out: the result; its ending, .jpg, .jpeg or .png, chooses the format.
+        model: a model in eval mode, which is used as it is, or what ``ABPN.from_pretrained`` takes.
+        levels: how often the photo is halved before the retouching layer; None for :func:`photo_levels`.
+        strength: 0 leaves the photo, 1 is the full retouch; finite.
+        mask_threshold: in [0, 1]; where the predicted mask is below it, the pixels of the photo stay.
+        device, dtype: of a model that is given by name.
+        backend: None for the automatic choice.
+        save_mask: a .png for the predicted mask at the size of the photo, white where it is 1.
+        save_blend: a .png for the finest blend layer B before ``strength``, stored as ``255 (B + 1/2)``: 0 is mid grey.
+        compare: a .png or .jpg for before, after and what changed beside each other.
+        overwrite: replace files that exist.
+        quality: of a JPEG result, 1 to 100.
+
+    Raises:
+        OSError: a file cannot be read or written, or exists already.
+        ValueError: the photo cannot be retouched, or an argument is out of range; the message says which.
+        RuntimeError: ``backend`` cannot run on this device.
+    """
+    started = time.perf_counter()
+    _check(strength, mask_threshold, quality)
+    original = read_photo(Path(photo))
+    targets = _Targets.of(out, save_mask, save_blend, compare)
+    check_targets(targets.paths, overwrite)
+    if original.alpha is not None and result_format(targets.result) == "JPEG":
+        raise ValueError(f"{photo} has transparency, which a JPEG file cannot hold; let the result end in .png")
+    network = load_model(model, device, dtype) if isinstance(model, (str, os.PathLike)) else model
+    if network.training:
+        raise ValueError("model must be in eval mode; call model.eval() first")
+    height, width = original.pixels.shape[:2]
+    levels = photo_levels(height, width) if levels is None else levels
+    image = torch.from_numpy(original.pixels).permute(2, 0, 1)[None].to(next(network.parameters()).device)
+    with torch.inference_mode(), backends.use_backend(backend) if backend else contextlib.nullcontext():
+        used = backends.choose(backends.requested(None), "upsample_refine_blend", (image,))
+        output = network(
+            image,
+            levels=levels,
+            strength=strength,
+            mask_threshold=mask_threshold,
+            # Not asked for them, the network need not hold the intermediates.
+            return_intermediates=targets.mask is not None or targets.blend is not None,
+        )
+    write_files(_writers(targets, original, output, quality), overwrite)
+    return Report(targets.paths, (width, height), levels, time.perf_counter() - started, used)
+
+
+class _Targets(NamedTuple):
+    """The files to write."""
+
+    result: Path
+    mask: Path | None
+    blend: Path | None
+    compare: Path | None
+
+    @classmethod
+    def of(cls, result: _Name, mask: _Name | None, blend: _Name | None, compare: _Name | None) -> _Targets:
+        targets = cls(Path(result), *(None if name is None else Path(name) for name in (mask, blend, compare)))
+        for path in targets.paths:
+            if result_format(path) == "JPEG" and path in (targets.mask, targets.blend):
+                raise ValueError(f"a mask and a blend layer are stored as .png, got {path.name!r}")
+        return targets
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        return tuple(path for path in self if path is not None)
+
+
+def _check(strength: float, mask_threshold: float | None, quality: int) -> None:
+    if not math.isfinite(strength):
+        raise ValueError(f"strength must be a finite number, got {strength!r}")
+    if mask_threshold is not None and not 0 <= mask_threshold <= 1:
+        raise ValueError(f"mask_threshold must be None or between 0 and 1, got {mask_threshold!r}")
+    if not 1 <= quality <= 100:
+        raise ValueError(f"quality must be between 1 and 100, got {quality!r}")
+
+
+def _writers(targets: _Targets, original: Photo, output: Tensor | Retouched, quality: int) -> dict[Path, Writer]:
+    retouched = output.image if isinstance(output, Retouched) else output
+    picture = original.picture(retouched[0].permute(1, 2, 0).contiguous().cpu().numpy())
+    writers = {targets.result: picture_writer(targets.result, picture, original, quality)}
+    if targets.mask is not None and isinstance(output, Retouched):
+        writers[targets.mask] = picture_writer(targets.mask, mask_picture(output))
+    if targets.blend is not None and isinstance(output, Retouched):
+        writers[targets.blend] = picture_writer(targets.blend, blend_picture(output))
+    if targets.compare is not None:
+        sheet = compare_pictures(original.picture(original.pixels), picture)
+        # A grey profile does not fit the coloured sheet.
+        colours = Photo(original.pixels, icc=None if original.grey else original.icc)
+        writers[targets.compare] = picture_writer(targets.compare, sheet, colours)
+    return writers

@@ -1,0 +1,212 @@
+"""The drop-in against the reference, its files and its bad input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import abpn_fast
+from abpn_fast import ABPN, ABPNConfig, Retouched, accelerate, reference, use_backend
+
+TINY = ABPNConfig(encoder_widths=(4, 8, 8, 8, 8, 8))
+
+
+def random_model(config: ABPNConfig = TINY, seed: int = 0) -> reference.ABPN:
+    torch.manual_seed(seed)
+    model = reference.ABPN(config)
+    for name, buffer in model.named_buffers():
+        if "running" in name:
+            buffer.copy_(torch.rand_like(buffer) + 0.5)
+    return model.eval()
+
+
+def images(dtype: torch.dtype) -> list[Tensor]:
+    torch.manual_seed(1)
+    sizes = [(1, 1, 1), (1, 1, 9), (2, 67, 43), (0, 16, 16), (1, 130, 257)]
+    uniform = [torch.rand(n, 3, h, w) for n, h, w in sizes]
+    if dtype == torch.uint8:
+        return [(image * 255).round().to(dtype) for image in uniform]
+    return [image.to(dtype) for image in uniform]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("stored", ["floating", "uint8"])
+def test_equals_the_reference_bit_for_bit_on_its_backend(dtype: torch.dtype, stored: str) -> None:
+    model = random_model().to(dtype)
+    fast = accelerate(model)
+    for image in images(torch.uint8 if stored == "uint8" else dtype):
+        for levels in (None, 0, 2):
+            expected = model(image, levels=levels, return_intermediates=True)
+            with use_backend("reference"):
+                result = fast(image, levels=levels)
+                full = fast(image, levels=levels, return_intermediates=True)
+            assert torch.equal(result, expected.image)
+            assert torch.equal(full.image, expected.image)
+            assert torch.equal(full.mask, expected.mask)
+            for mine, theirs in zip(full.blend_layers, expected.blend_layers, strict=True):
+                assert torch.equal(mine, theirs)
+            for mine, theirs in zip(full.pyramid[1:], expected.pyramid[1:], strict=True):
+                assert torch.equal(mine, theirs)
+
+
+@pytest.mark.parametrize("layout", ["channels_last", "sliced", "expanded"])
+def test_any_layout_gives_the_same_picture(layout: str) -> None:
+    model = random_model()
+    image = torch.rand(2, 3, 66, 51)
+    expected = model(image)
+    given = {
+        "channels_last": lambda: image.to(memory_format=torch.channels_last),
+        "sliced": lambda: torch.cat([torch.rand(2, 3, 66, 9), image, torch.rand(2, 3, 66, 5)], -1)[..., 9:60],
+        "expanded": lambda: image[:1].expand(2, -1, -1, -1),
+    }[layout]()
+    expected = model(image[:1]).expand_as(image) if layout == "expanded" else expected
+    torch.testing.assert_close(accelerate(model)(given), expected, atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("options", [{"blend": "addition"}, {"blend": "soft_light"}, {"blend": "conv"}, {"blend": "rgb"}])
+@pytest.mark.parametrize("extra", [{}, {"refining": False}, {"refining_levels": 2}, {"mask_branch": False}])
+def test_every_ablation_equals_the_reference(options: dict[str, str], extra: dict[str, bool]) -> None:
+    model = random_model(ABPNConfig(encoder_widths=TINY.encoder_widths, **options, **extra))  # type: ignore[arg-type]
+    image = torch.rand(1, 3, 70, 45)
+    with use_backend("reference"):
+        assert torch.equal(accelerate(model)(image, levels=2), model(image, levels=2))
+
+
+@pytest.mark.parametrize("intermediates", [False, True])
+def test_mask_threshold_keeps_bits_below_it(intermediates: bool) -> None:
+    model = accelerate(random_model())
+    image = (torch.rand(1, 3, 90, 70) * 255).to(torch.uint8)
+    untouched = model(image, levels=1, mask_threshold=2.0, return_intermediates=intermediates)
+    assert torch.equal(untouched.image if isinstance(untouched, Retouched) else untouched, image)
+    full = model(image, levels=1, return_intermediates=True)
+    middle = full.mask.median().item()
+    part = model(image, levels=1, mask_threshold=middle, return_intermediates=intermediates)
+    part = part.image if isinstance(part, Retouched) else part
+    below = reference.upsample(full.mask, (90, 70), 8) < middle
+    assert 0 < below.float().mean() < 1
+    assert torch.equal(part, torch.where(below, image, full.image))
+
+
+def test_strength_zero_returns_the_image_and_scales_the_blend_layer() -> None:
+    model = accelerate(random_model())
+    image = torch.rand(1, 3, 64, 64)
+    assert torch.equal(model(image, strength=0.0), image)
+    half, full = model(image, strength=0.5), model(image)
+    torch.testing.assert_close(half - image, (full - image) / 2)
+
+
+@pytest.mark.parametrize("levels", [0, 1, 2])
+def test_out_is_filled_and_returned(levels: int) -> None:
+    model = accelerate(random_model())
+    image, out = torch.rand(1, 3, 40, 40), torch.full((1, 3, 40, 40), torch.nan)
+    with torch.no_grad():
+        assert model(image, levels=levels, out=out) is out
+        assert torch.equal(out, model(image, levels=levels))
+        with pytest.raises(ValueError, match="out"):
+            model(image, levels=levels, out=out[..., 1:])
+    with pytest.raises(ValueError, match="out"):
+        model(image, levels=levels, out=out)
+
+
+def test_accelerate_shares_parameters_and_gradients_agree() -> None:
+    model = random_model()
+    fast = accelerate(model)
+    assert [p.data_ptr() for p in fast.parameters()] == [p.data_ptr() for p in model.parameters()]
+    assert list(fast.state_dict()) == list(model.state_dict())
+    image = torch.rand(2, 3, 64, 48)
+    losses = [network(image, levels=2).square().mean() for network in (model, fast)]
+    gradients = [torch.autograd.grad(loss, list(model.parameters())) for loss in losses]
+    for mine, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_saved_and_loaded_again(tmp_path: Path) -> None:
+    model = accelerate(random_model())
+    model.save_pretrained(tmp_path / "m")
+    again = ABPN.from_pretrained(tmp_path / "m")
+    assert again.config == model.config and not again.training
+    for name, value in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value)
+    model.save_pretrained(tmp_path / "m", dtype=torch.float16)
+    assert load_file(tmp_path / "m" / "model.safetensors")["blend.j"].dtype == torch.float16
+    assert sorted(path.name for path in (tmp_path / "m").iterdir()) == ["config.json", "model.safetensors"]
+
+
+def damage_config(folder: Path) -> None:
+    options = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(options | {"colour": 1}))
+
+
+def truncate(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+
+
+def rename_tensor(folder: Path) -> None:
+    state = load_file(folder / "model.safetensors")
+    state["blend.x"] = state.pop("blend.j")
+    save_file(state, folder / "model.safetensors")
+
+
+def reshape(folder: Path) -> None:
+    state = load_file(folder / "model.safetensors")
+    state["blend.j"] = torch.zeros(4)
+    save_file(state, folder / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "words"),
+    [
+        (damage_config, ValueError, "colour"),
+        (truncate, ValueError, "safetensors"),
+        (rename_tensor, ValueError, "blend.j is missing"),
+        (reshape, ValueError, r"blend.j has shape \(4,\) instead of \(3,\)"),
+        (lambda folder: (folder / "config.json").unlink(), FileNotFoundError, "no model"),
+    ],
+)
+def test_files_that_do_not_fit_are_refused(tmp_path: Path, damage: object, error: type[Exception], words: str) -> None:
+    accelerate(random_model()).save_pretrained(tmp_path)
+    damage(tmp_path)  # type: ignore[operator]
+    with pytest.raises(error, match=words):
+        ABPN.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("image", "options", "error", "words"),
+    [
+        (None, {}, TypeError, "image"),
+        (torch.rand(3, 8, 8), {}, ValueError, "image"),
+        (torch.rand(1, 4, 8, 8), {}, ValueError, "image"),
+        (torch.rand(1, 3, 0, 8), {}, ValueError, "image"),
+        (torch.rand(1, 3, 8, 8).double(), {}, TypeError, "image"),
+        (torch.rand(1, 3, 8, 8), {"levels": -1}, ValueError, "levels"),
+        (torch.rand(1, 3, 8, 8), {"levels": 1.5}, ValueError, "levels"),
+    ],
+)
+def test_bad_arguments_are_named(image: object, options: dict[str, object], error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        accelerate(random_model())(image, **options)
+
+
+def test_options_that_a_model_lacks_are_refused() -> None:
+    image = torch.rand(1, 3, 8, 8)
+    with pytest.raises(ValueError, match="strength"):
+        ABPN(ABPNConfig(encoder_widths=TINY.encoder_widths, blend="rgb")).eval()(image, strength=0.5)
+    with pytest.raises(ValueError, match="mask_threshold"):
+        ABPN(ABPNConfig(encoder_widths=TINY.encoder_widths, mask_branch=False)).eval()(image, mask_threshold=0.5)
+    with pytest.raises(ValueError, match="levels"):
+        ABPN(ABPNConfig(encoder_widths=TINY.encoder_widths, refining_levels=1)).eval()(image, levels=2)
+    with pytest.raises(TypeError, match="model"):
+        abpn_fast.accelerate(torch.nn.Identity())  # type: ignore[arg-type]
+
+
+def test_nan_pixels_stay_local_in_the_pyramid_and_reach_the_result() -> None:
+    model = accelerate(random_model())
+    image = torch.rand(1, 3, 64, 64)
+    image[0, 0, 3, 3] = torch.nan
+    assert torch.isnan(model(image)[0, 0, 3, 3])
