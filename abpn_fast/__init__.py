@@ -8,6 +8,7 @@ from abpn_fast.backends import compatible_backends, use_backend, why_not
 from abpn_fast.config import ABPNConfig
 from abpn_fast.model import ABPN, accelerate
 from abpn_fast.reference import Retouched, default_levels
+from abpn_fast.version import __version__
 
 
 def __getattr__(name: str) -> object:
@@ -19,11 +20,11 @@ def __getattr__(name: str) -> object:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-__version__ = "0.1.0"
 __all__ = [
     "ABPN",
     "ABPNConfig",
     "Retouched",
+    "__version__",
     "accelerate",
     "compatible_backends",
     "default_levels",

@@ -215,6 +215,9 @@ def _wrong_use() -> Iterator[None]:
     """Tell a failure in one line and exit with 2."""
     try:
         yield
+    except ModuleNotFoundError as error:
+        _complain(f"{error.name} is not installed; pip install 'abpn-fast[train]'")
+        raise typer.Exit(2) from None
     except _FAILURES as error:
         _complain(error)
         raise typer.Exit(2) from None

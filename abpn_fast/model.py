@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, overload
 
 import torch
 from torch import Tensor
@@ -53,30 +51,6 @@ class ABPN(reference.ABPN):
         """
         return checkpoint.write(folder, self.config, self.state_dict(), dtype)
 
-    @overload
-    def forward(
-        self,
-        image: Tensor,
-        *,
-        levels: int | None = None,
-        strength: float = 1.0,
-        mask_threshold: float | None = None,
-        out: Tensor | None = None,
-        return_intermediates: Literal[False] = False,
-    ) -> Tensor: ...
-
-    @overload
-    def forward(
-        self,
-        image: Tensor,
-        *,
-        levels: int | None = None,
-        strength: float = 1.0,
-        mask_threshold: float | None = None,
-        out: Tensor | None = None,
-        return_intermediates: Literal[True],
-    ) -> Retouched: ...
-
     def forward(
         self,
         image: Tensor,
@@ -96,7 +70,7 @@ class ABPN(reference.ABPN):
             strength: scales B_0; 0 returns the image, 1 the full retouch.
             mask_threshold: where the mask, upsampled to the image, is below it, the pixels of ``image`` stay.
             out: R_0 is written there, shape and dtype of ``image``; no gradients then.
-            return_intermediates: return all of ``Retouched`` instead of R_0; B_0 is then a tensor as large as the image.
+            return_intermediates: return all of ``Retouched`` instead of R_0; B_0 then takes memory as the image does.
 
         Returns:
             R_0, (N, 3, H, W), in the dtype of ``image``, or ``Retouched``.
@@ -164,7 +138,7 @@ def accelerate(model: reference.ABPN) -> ABPN:
     return fast.train(model.training)
 
 
-def _finish(result: Tensor | Retouched | Sequence[Tensor], out: Tensor | None, intermediates: bool) -> Tensor | Retouched:
+def _finish(result: Tensor | Retouched, out: Tensor | None, intermediates: bool) -> Tensor | Retouched:
     assert isinstance(result, Retouched)
     if out is not None:
         if out.shape != result.image.shape or out.dtype != result.image.dtype:

@@ -68,7 +68,9 @@ def test_any_layout_gives_the_same_picture(layout: str) -> None:
     torch.testing.assert_close(accelerate(model)(given), expected, atol=2e-6, rtol=0)
 
 
-@pytest.mark.parametrize("options", [{"blend": "addition"}, {"blend": "soft_light"}, {"blend": "conv"}, {"blend": "rgb"}])
+@pytest.mark.parametrize(
+    "options", [{"blend": "addition"}, {"blend": "soft_light"}, {"blend": "conv"}, {"blend": "rgb"}]
+)
 @pytest.mark.parametrize("extra", [{}, {"refining": False}, {"refining_levels": 2}, {"mask_branch": False}])
 def test_every_ablation_equals_the_reference(options: dict[str, str], extra: dict[str, bool]) -> None:
     model = random_model(ABPNConfig(encoder_widths=TINY.encoder_widths, **options, **extra))  # type: ignore[arg-type]

@@ -121,7 +121,9 @@ def implementation(backend: str, operator: str) -> Callable[..., Any]:
 
 def backward(backend: str, operator: str) -> Callable[..., Any]:
     """The function of ``backend`` that runs the gradient of ``operator``, or the reference's."""
-    return getattr(_module(backend), f"{operator}_backward", None) or _module("reference").backward(operator)
+    own = getattr(_module(backend), f"{operator}_backward", None)
+    function: Callable[..., Any] = own or _module("reference").backward(operator)
+    return function
 
 
 def _known(name: str, source: str) -> str:

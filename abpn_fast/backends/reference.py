@@ -19,9 +19,7 @@ def adaptive_blend(image: Tensor, blend: Tensor, j: Tensor, k: Tensor, strength:
     out.copy_(reference.adaptive_blend(image, blend, j, k, strength=strength))
 
 
-def reverse_adaptive_blend(
-    image: Tensor, retouched: Tensor, j: Tensor, k: Tensor, damping: float, out: Tensor
-) -> None:
+def reverse_adaptive_blend(image: Tensor, retouched: Tensor, j: Tensor, k: Tensor, damping: float, out: Tensor) -> None:
     out.copy_(reference.reverse_adaptive_blend(image, retouched, j, k, damping=damping))
 
 
@@ -93,9 +91,7 @@ def gated_conv(
     out: Tensor,
 ) -> None:
     out.copy_(
-        reference.gated_conv(
-            features, skip, mask, weight, bias, skip_weight, skip_bias, negative_slope=negative_slope
-        )
+        reference.gated_conv(features, skip, mask, weight, bias, skip_weight, skip_bias, negative_slope=negative_slope)
     )
 
 
@@ -103,7 +99,10 @@ def backward(operator: str) -> Callable[..., list[Tensor]]:
     """The gradient of any operator: the equation once more, under autograd, so that nothing is stored in between."""
 
     def gradients(
-        grads: Sequence[Tensor], arguments: dict[str, Any], wanted: Sequence[str], results: Callable[[Any], list[Tensor]]
+        grads: Sequence[Tensor],
+        arguments: dict[str, Any],
+        wanted: Sequence[str],
+        results: Callable[[Any], list[Tensor]],
     ) -> list[Tensor]:
         with torch.enable_grad():
             inputs = {name: arguments[name].detach().requires_grad_() for name in wanted}

@@ -25,7 +25,9 @@ def tensor(name: str, value: object, shape: Shape, *, like: Tensor | None = None
         wanted = ", ".join("any" if size is None else str(size) for size in shape)
         raise ValueError(f"{name} must have shape ({wanted}), got {tuple(value.shape)}")
     if like is not None and value.device != like.device:
-        raise ValueError(f"{name} must be on {like.device} as the other arguments, got {value.device}; move it with .to()")
+        raise ValueError(
+            f"{name} must be on {like.device} as the other arguments, got {value.device}; move it with .to()"
+        )
     return value
 
 

@@ -46,8 +46,8 @@ def laplacian_decompose(
         backend: a name from ``compatible_backends``; None for the context's or the automatic choice.
 
     Returns:
-        ``([I_0, ..., I_l], [H_0, ..., H_{l-1}])``; I_0 is ``image`` itself, the rest has its dtype (float32 for uint8) and
-        memory format and takes together 5/3 of a floating image.
+        ``([I_0, ..., I_l], [H_0, ..., H_{l-1}])``; I_0 is ``image`` itself, the rest has its dtype (float32 for uint8)
+        and memory format and takes together 5/3 of a floating image.
 
     Raises:
         TypeError, ValueError: an argument does not fit; the message names it.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from abpn_fast.backends import backward, choose, implementation, requested
 
-_library = torch.library.Library("abpn_fast", "DEF")
+_library = torch.library.Library("abpn_fast", "DEF")  # type: ignore[no-untyped-call]
 
 
 class Operator:
@@ -62,8 +62,8 @@ class Operator:
         return out
 
     def _define(self, name: str, schema: str, run: Callable[..., Any], fake: Callable[..., Any]) -> None:
-        _library.define(name + schema)
-        _library.impl(name, run, "CompositeExplicitAutograd")
+        _library.define(name + schema)  # type: ignore[no-untyped-call]
+        _library.impl(name, run, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
         torch.library.register_fake(f"abpn_fast::{name}", fake, lib=_library)
 
     def _run(self, *arguments: Any) -> Any:
@@ -117,7 +117,9 @@ class Operator:
     def _check_out(self, arguments: Sequence[Any], out: Any) -> None:
         tensors = _tensors(arguments)
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-            raise ValueError(f"{self.name}: out cannot record gradients; call it under torch.no_grad() or leave out away")
+            raise ValueError(
+                f"{self.name}: out cannot record gradients; call it under torch.no_grad() or leave out away"
+            )
         with torch.device("meta"):
             expected = self.empty(*(a.to("meta") if isinstance(a, Tensor) else a for a in arguments))
         pairs = list(zip(out, expected, strict=True)) if isinstance(expected, list) else [(out, expected)]

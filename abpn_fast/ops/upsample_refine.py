@@ -60,9 +60,7 @@ def upsample_refine(
         RuntimeError: the requested backend cannot run this, with the reason.
     """
     check(blend_low, image, image_low, weight1, bias1, weight2, bias2)
-    result: Tensor = _operator(
-        blend_low, image, image_low, weight1, bias1, weight2, bias2, out=out, backend=backend
-    )
+    result: Tensor = _operator(blend_low, image, image_low, weight1, bias1, weight2, bias2, out=out, backend=backend)
     return result
 
 

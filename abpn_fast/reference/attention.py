@@ -50,7 +50,7 @@ class LocalAttentiveModule(nn.Module):
 
 
 class ProbabilisticContextBlock(nn.Module):
-    """The block of VCNet (Wang et al., ECCV 2020; the paper's [53]): two convolutions, context normalisation, a shortcut.
+    """The block of VCNet (Wang et al., ECCV 2020; the paper's [53]): convolutions, context normalisation, shortcut.
 
     Args:
         features, skip, out: channels of f, of F_skip and of the result.
@@ -80,7 +80,7 @@ class ProbabilisticContextBlock(nn.Module):
         inside_mean, inside_std = _statistics(x, mask)
         outside_mean, outside_std = _statistics(x, 1 - mask)
         transferred = (x - inside_mean) / inside_std * outside_std + outside_mean
-        beta = self.balance(x)
+        beta: Tensor = self.balance(x)
         return (beta * transferred + (1 - beta) * x) * mask + x * (1 - mask)
 
 

@@ -112,9 +112,9 @@ class ABPN(nn.Module):
 
     def apply_blend(self, image: Tensor, blend: Tensor, strength: float) -> Tensor:
         """R_i from I_i and B_i."""
-        if isinstance(self.blend, PolynomialBlend):
-            return self.blend(image, blend, strength)
-        return self.blend(image, blend)
+        adaptive = isinstance(self.blend, PolynomialBlend)
+        result: Tensor = self.blend(image, blend, strength) if adaptive else self.blend(image, blend)
+        return result
 
     def unit(self, image: Tensor) -> Tensor:
         """``image`` as the network computes with it: in the dtype of the parameters, white at 1."""
@@ -137,7 +137,7 @@ class ABPN(nn.Module):
             raise ValueError(f"image must have shape (N, 3, H, W) with H, W >= 1, got {tuple(image.shape)}")
         if image.dtype not in (torch.uint8, self.dtype):
             raise TypeError(
-                f"image must be uint8 or {self.dtype}, the model's dtype, got {image.dtype}; convert one of them with .to()"
+                f"image must be uint8 or {self.dtype}, the model's dtype, got {image.dtype}; convert one of them"
             )
         if levels is None:
             levels = default_levels(image.shape[2], image.shape[3])
@@ -149,7 +149,9 @@ class ABPN(nn.Module):
                 "pass a smaller levels or configure refining_levels"
             )
         if strength != 1 and self.config.blend in ("conv", "rgb"):
-            raise ValueError(f"strength must be 1 with blend={self.config.blend!r}, which has no neutral layer to scale from")
+            raise ValueError(
+                f"strength must be 1 with blend={self.config.blend!r}, which has no neutral layer to scale from"
+            )
         if mask_threshold is not None and not self.config.mask_branch:
             raise ValueError("mask_threshold needs a model with mask_branch=True")
         return levels

@@ -18,8 +18,10 @@ class RefiningModule(nn.Module):
     @property
     def weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """``weight1, bias1, weight2, bias2`` in the order of the operators."""
-        assert self.conv1.bias is not None and self.conv2.bias is not None
-        return self.conv1.weight, self.conv1.bias, self.conv2.weight, self.conv2.bias
+        first, second = self.conv1, self.conv2
+        assert first.bias is not None
+        assert second.bias is not None
+        return first.weight, first.bias, second.weight, second.bias
 
     def forward(self, blend_up: Tensor, high: Tensor) -> Tensor:
         """B_i from ``up(B_{i+1})`` and H_i, all (N, 3, H, W)."""

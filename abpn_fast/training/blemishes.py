@@ -52,7 +52,7 @@ def _region(size: tuple[int, int], rng: Generator) -> Callable[[], tuple[float, 
     return place
 
 
-def _mix(photo: Array, alpha: Array, top: int, left: int, tint: Array, paint: Array) -> None:
+def _mix(photo: Array, alpha: Array, top: int, left: int, tint: Array | np.float32, paint: Array | np.float32) -> None:
     """``x <- x + alpha * (x * tint + paint - x)`` in place where the patch ``alpha`` overlaps ``photo``."""
     height, width = photo.shape[:2]
     y0, x0 = max(top, 0), max(left, 0)
@@ -115,9 +115,7 @@ _Place = Callable[[], tuple[float, float]]
 def _spots(photo: Array, rng: Generator, scale: float, place: _Place) -> None:
     """Skin spots: red, soft, of mixed sizes, some with a pale head."""
     for _ in range(_count(photo, rng, 5e-4, scale)):
-        alpha, distance, _, _, top, left = _stamp(
-            photo, rng, place, _radius(rng, 0.8, 6, scale), rng.uniform(0.3, 1.5)
-        )
+        alpha, distance, _, _, top, left = _stamp(photo, rng, place, _radius(rng, 0.8, 6, scale), rng.uniform(0.3, 1.5))
         redness = rng.uniform(0.08, 0.45)
         tint = np.array([1 - 0.35 * redness, 1 - redness, 1 - 0.85 * redness], np.float32)
         _mix(photo, alpha, top, left, tint, np.float32(0))
@@ -148,9 +146,7 @@ def _bumps(photo: Array, rng: Generator, scale: float, place: _Place) -> None:
 def _stains(photo: Array, rng: Generator, scale: float, place: _Place) -> None:
     """Stains: larger, pale, ragged, often darker at the rim."""
     for _ in range(rng.integers(1, 4)):
-        alpha, distance, _, _, top, left = _stamp(
-            photo, rng, place, _radius(rng, 4, 14, scale), rng.uniform(0.1, 0.6)
-        )
+        alpha, distance, _, _, top, left = _stamp(photo, rng, place, _radius(rng, 4, 14, scale), rng.uniform(0.1, 0.6))
         rim = rng.uniform(0, 1.5) * np.exp(-(((distance - 0.9) / 0.12) ** 2))
         alpha = (alpha * (1 + rim) * rng.uniform(0.3, 1)).astype(np.float32)
         tint = 1 - rng.uniform(0.1, 0.45) * rng.uniform(0.3, 1, 3)
@@ -174,7 +170,7 @@ def _paint(rng: Generator) -> Array:
 def _curve(
     photo: Array, rng: Generator, place: _Place, *, length: float, width: float, bend: float
 ) -> tuple[Array, Array, int, int]:
-    """A bent stroke: ``(fade, offset, top, left)``, the offset from its middle line in widths, in a patch of its size."""
+    """A bent stroke: ``(fade, offset, top, left)``, with the offset from its middle line in widths."""
     half = int(np.ceil(length / 2 + 3 * width + 1))
     half = min(half, max(photo.shape[:2]))
     y, x = place()

@@ -12,7 +12,7 @@ from torch.nn.functional import adaptive_max_pool2d
 
 from abpn_fast.reference import ABPN, Retouched
 from abpn_fast.reference.pixels import to_unit
-from abpn_fast.training.losses import changed_region
+from abpn_fast.training.losses import changed_region, target_pyramid
 from abpn_fast.training.metrics import absolute_error, psnr, ssim
 from abpn_fast.training.photos import BlemishedCrops, Crops, Pair
 
@@ -66,8 +66,6 @@ def _scores(result: Tensor, target: Tensor, region: Tensor) -> dict[str, float]:
 
 
 def _iou(output: Retouched, target: Tensor, levels: int, filter: str) -> float:
-    from abpn_fast.training.losses import target_pyramid
-
     assert output.mask is not None
     thumbnail = target_pyramid(target, levels, filter=filter)[-1]
     size = (output.mask.shape[-2], output.mask.shape[-1])

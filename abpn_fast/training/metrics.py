@@ -26,7 +26,7 @@ def absolute_error(result: Tensor, target: Tensor, region: Tensor | None = None)
 
 
 def ssim(result: Tensor, target: Tensor) -> float:
-    """Structural similarity (Wang et al. 2004): Gaussian window of 11 pixels and sigma 1.5, mean over pixels and channels."""
+    """Structural similarity (Wang et al. 2004), Gaussian window of 11 pixels and sigma 1.5, mean over all."""
     channels = result.shape[1]
     at = torch.arange(11, dtype=result.dtype, device=result.device) - 5
     window = torch.exp(-at.square() / (2 * 1.5**2))

@@ -25,7 +25,7 @@ class Crops(NamedTuple):
 
     levels: int
     size: int
-    count: int
+    batch: int
 
 
 # The same work per batch at every level; one set of weights then serves any number of levels.
@@ -100,16 +100,19 @@ class BlemishedCrops(Dataset[Pair]):
 
     def __getitem__(self, step: int) -> Pair:
         rng = np.random.default_rng([self.seed, step])
-        levels, size, count = self.schedule[rng.choice(len(self.schedule), p=self.shares)]
-        pairs = [self._pair(rng, levels, size) for _ in range(count)]
-        image, target = (torch.from_numpy(np.stack(part)).permute(0, 3, 1, 2).contiguous() for part in zip(*pairs, strict=True))
+        levels, size, batch = self.schedule[rng.choice(len(self.schedule), p=self.shares)]
+        pairs = [self._pair(rng, levels, size) for _ in range(batch)]
+        image, target = (
+            torch.from_numpy(np.stack(part)).permute(0, 3, 1, 2).contiguous() for part in zip(*pairs, strict=True)
+        )
         return Pair(image, target, levels)
 
     def _pair(self, rng: np.random.Generator, levels: int, size: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         clean = _crop(self.photos[rng.integers(len(self.photos))], rng, size)
-        photo = clean.astype(np.float32) / 255
+        photo: NDArray[np.float32] = clean.astype(np.float32) / np.float32(255)
         if rng.random() < 0.5:  # exposure and white balance
-            photo = np.clip(photo * np.exp(rng.normal(0, 0.15) + rng.normal(0, 0.04, 3)), 0, 1).astype(np.float32)
+            gain = np.exp(rng.normal(0, 0.15) + rng.normal(0, 0.04, 3)).astype(np.float32)
+            photo = np.clip(photo * gain, 0, 1, dtype=np.float32)
             clean = _to_uint8(photo)
         return _to_uint8(blemish(photo, rng, scale=2**levels)), clean
 

@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -63,7 +63,9 @@ class Options:
     averaging: float = 0.998
 
 
-def train(options: Options, objective: Objective | None = None, report: Callable[[dict[str, float]], None] = print) -> ABPN:
+def train(
+    options: Options, objective: Objective | None = None, report: Callable[[dict[str, float]], None] = print
+) -> ABPN:
     """Run, or continue, and return the averaged model.
 
     Args:
@@ -78,10 +80,13 @@ def train(options: Options, objective: Objective | None = None, report: Callable
     objective = objective or Objective()
     fabric = Fabric(accelerator=options.accelerator, devices=1)
     torch.manual_seed(options.seed)
-    plain = start_at_identity(ABPN(options.preset)).to(memory_format=torch.channels_last)
-    average = AveragedModel(plain, multi_avg_fn=get_ema_multi_avg_fn(options.averaging), use_buffers=True)
+    plain = start_at_identity(ABPN(options.preset))
+    plain.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    averaging = get_ema_multi_avg_fn(options.averaging)  # type: ignore[no-untyped-call]
+    average = AveragedModel(plain, multi_avg_fn=averaging, use_buffers=True)
     model, optimiser = fabric.setup(plain, torch.optim.Adam(plain.parameters(), options.learning_rate))
-    average = fabric.to_device(average)
+    average.to(fabric.device)
+    averaged = cast(ABPN, average.module)
     options.run.mkdir(parents=True, exist_ok=True)
     checkpoint = options.run / "checkpoint.pt"
     state = {"model": model, "average": average, "optimiser": optimiser, "step": 0}
@@ -92,7 +97,10 @@ def train(options: Options, objective: Objective | None = None, report: Callable
     crops = BlemishedCrops(load_photos(find_photos(options.photos)), options.steps, options.seed)
     first = int(state["step"])
     loader = DataLoader(
-        Subset(crops, range(first, options.steps)), batch_size=None, num_workers=options.workers, prefetch_factor=8 if options.workers else None
+        Subset(crops, range(first, options.steps)),
+        batch_size=None,
+        num_workers=options.workers,
+        prefetch_factor=8 if options.workers else None,
     )
     with _Log(options.run / "log.csv") as log:
         since, sums = time.perf_counter(), dict[str, float]()
@@ -101,14 +109,16 @@ def train(options: Options, objective: Objective | None = None, report: Callable
                 group["lr"] = learning_rate(options, step)
             terms = _step(fabric, model, optimiser, objective, batch, options.bf16)
             if not math.isfinite(terms["loss"]):
-                raise FloatingPointError(f"the loss became {terms['loss']} at step {step}; the last checkpoint is unharmed")
+                raise FloatingPointError(
+                    f"the loss became {terms['loss']} at step {step}; the last checkpoint is unharmed"
+                )
             average.update_parameters(plain)
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0.0) + value
             if step % options.every and step != options.steps:
                 continue
             passed = (step - first) % options.every or options.every
-            scores = evaluate(average.module, validation)
+            scores = evaluate(averaged, validation)
             line = {"step": step, "seconds_per_step": (time.perf_counter() - since) / passed}
             line |= {name: value / passed for name, value in sums.items()} | scores
             log.write(line)
@@ -116,7 +126,6 @@ def train(options: Options, objective: Objective | None = None, report: Callable
             state["step"] = step
             _save(fabric, checkpoint, state)
             since, sums = time.perf_counter(), {}
-    averaged: ABPN = average.module
     return averaged
 
 
