@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import warnings
 from collections import Counter
@@ -130,7 +131,7 @@ def retouch(
                 failed += 1
             else:
                 width, height = report.size
-                typer.echo(f"{result}: {width} x {height}, levels {report.levels}, {report.seconds:.1f} s")
+                print(f"{result}: {width} x {height}, levels {report.levels}, {report.seconds:.1f} s")
     raise typer.Exit(1 if failed else 0)
 
 
@@ -175,8 +176,8 @@ def evaluate(
         from abpn_fast.training.evaluate import held_out
         from abpn_fast.training.photos import find_photos, load_photos
 
-        network = load_model(model)
-        scores = measure(network, held_out(load_photos(find_photos(photos))))
+        pairs = held_out(load_photos(find_photos(photos)))
+        scores = measure(load_model(model), pairs)
     typer.echo(f"{'':14}{'model':>10}{'identity':>10}")
     for name, value in scores.items():
         if not name.startswith("identity_"):
@@ -229,7 +230,8 @@ def _complain(error: Exception | str, subject: str = "") -> None:
         text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     else:
         text = str(error).strip().partition("\n")[0] or type(error).__name__
-    typer.echo(f"error: {text}" if subject in text else f"error: {subject}: {text}", err=True)
+    # Not typer.echo, which writes across the progress bar.
+    print(f"error: {text}" if subject in text else f"error: {subject}: {text}", file=sys.stderr)
 
 
 @contextmanager
@@ -245,8 +247,9 @@ def _progress(total: int) -> Iterator[Callable[[str], None]]:
     columns = (SpinnerColumn(), name_column, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     # Lines for a pipe must not be drawn on the terminal instead.
     with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty()) as bar:
-        task = bar.add_task("", total=total, completed=-1)
-        yield lambda name: bar.update(task, description=name, advance=1)
+        task = bar.add_task("", total=total)
+        done = itertools.count()
+        yield lambda name: bar.update(task, description=name, completed=next(done))
 
 
 def _print_scores(line: dict[str, float]) -> None:

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 _LONGEST = 1600
 _GAIN = 8
 _LIGHTER, _DARKER = np.array([[255, 150, 0], [0, 150, 255]], np.float32)
-_CAPTIONS = ("before", "after", f"what changed, {_GAIN} times: orange lighter, blue darker")
+_CAPTIONS = ("before", "after", f"what changed (x{_GAIN}): orange lighter, blue darker")
 
 
 def compare(before: Image.Image, after: Image.Image) -> Image.Image:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PIL import Image
 
-from abpn_fast.reference import Retouched, upsample
+from abpn_fast.reference import Retouched, mask_scale, upsample
 
 
 def mask_picture(output: Retouched) -> Image.Image:
@@ -16,8 +16,9 @@ def mask_picture(output: Retouched) -> Image.Image:
     if output.mask is None:
         raise ValueError("the model predicts no mask; use one with mask_branch=True")
     size = (output.image.shape[-2], output.image.shape[-1])
-    # The mask has a quarter of the size of I_l.
-    mask = upsample(output.mask.float(), size, 2 ** (len(output.pyramid) + 1))
+    scale = mask_scale(size, (output.mask.shape[-2], output.mask.shape[-1]))
+    assert scale is not None
+    mask = upsample(output.mask.float(), size, scale)
     return Image.fromarray(mask[0, 0].mul(255).round().clamp(0, 255).byte().cpu().numpy())
 
 

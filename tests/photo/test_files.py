@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import io
+import re
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms, ImageOps
+from PIL.PngImagePlugin import PngInfo
+
+from abpn_fast.photo.files import Photo, picture_writer, read_photo, result_format
+
+RNG = np.random.default_rng(0)
+RGBA = RNG.integers(0, 256, (37, 53, 4), np.uint8)
+PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/" tiff:Orientation="6"/>'
+
+
+def write(photo: Photo, path: Path) -> Image.Image:
+    stream = io.BytesIO()
+    picture_writer(path, photo.picture(photo.pixels), photo)(stream)
+    path.write_bytes(stream.getvalue())
+    image: Image.Image = Image.open(path)
+    image.load()
+    return image
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "LA", "RGBA"])
+def test_png_goes_through_unchanged(tmp_path: Path, mode: str) -> None:
+    image = Image.fromarray(RGBA).convert(mode)
+    if mode == "LA":
+        image.putalpha(Image.fromarray(RGBA[..., 3]))
+    image.save(tmp_path / "in.png")
+    photo = read_photo(tmp_path / "in.png")
+    assert photo.pixels.shape == (37, 53, 3)
+    assert photo.pixels.flags.writeable
+    assert photo.grey == (mode in ("L", "LA"))
+    written = write(photo, tmp_path / "out.png")
+    assert written.mode == mode
+    assert np.array_equal(np.asarray(written), np.asarray(image))
+
+
+def test_palettes_and_transparent_colours_become_channels(tmp_path: Path) -> None:
+    palette = Image.fromarray(RGBA[..., :3]).quantize(16)
+    palette.save(tmp_path / "p.png")
+    palette.save(tmp_path / "pt.png", transparency=3)
+    Image.fromarray(RGBA[..., 0]).save(tmp_path / "lt.png", transparency=7)
+    Image.fromarray(RGBA[..., 0]).convert("1").save(tmp_path / "1.png")
+    for name, mode in (("p", "RGB"), ("pt", "RGBA"), ("lt", "LA"), ("1", "L")):
+        photo = read_photo(tmp_path / f"{name}.png")
+        written = write(photo, tmp_path / f"{name}.out.png")
+        assert written.mode == mode
+        with Image.open(tmp_path / f"{name}.png") as image:
+            assert np.array_equal(np.asarray(written), np.asarray(image.convert(mode)))
+    assert np.array_equal(read_photo(tmp_path / "pt.png").alpha == 0, np.asarray(palette) == 3)
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_is_applied(tmp_path: Path, orientation: int, ending: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = orientation, "Maker"
+    source = Image.fromarray(RGBA if ending == "png" else RGBA[..., :3])
+    source.save(tmp_path / f"in.{ending}", exif=exif)
+    with Image.open(tmp_path / f"in.{ending}") as image:
+        expected = ImageOps.exif_transpose(image)
+    photo = read_photo(tmp_path / f"in.{ending}")
+    assert np.array_equal(photo.pixels, np.asarray(expected)[..., :3])
+    if photo.alpha is not None:
+        assert np.array_equal(photo.alpha, np.asarray(expected)[..., 3])
+    written = write(photo, tmp_path / f"out.{ending}")
+    assert written.size == expected.size
+    assert (written.getexif()[0x0112], written.getexif()[0x010F]) == (1, "Maker")
+
+
+@pytest.mark.parametrize("source", ["jpg", "png"])
+@pytest.mark.parametrize("target", ["jpg", "png"])
+def test_metadata_is_kept(tmp_path: Path, source: str, target: str) -> None:
+    exif = Image.Exif()
+    exif[0x010F], exif[0x8769] = "Maker", {0x829A: 0.01}
+    info = PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", XMP.decode())
+    options = {"xmp": XMP, "comment": b"hello"} if source == "jpg" else {"pnginfo": info}
+    image = Image.fromarray(RGBA[..., :3])
+    image.save(tmp_path / f"in.{source}", exif=exif, icc_profile=PROFILE, dpi=(300, 240), **options)
+    written = write(read_photo(tmp_path / f"in.{source}"), tmp_path / f"out.{target}")
+    assert written.info["icc_profile"] == PROFILE
+    assert written.getexif()[0x010F] == "Maker"
+    assert float(written.getexif().get_ifd(0x8769)[0x829A]) == pytest.approx(0.01)
+    assert written.info["dpi"] == pytest.approx((300, 240), abs=0.01)
+    packet = written.info["xmp"]
+    assert (packet if isinstance(packet, bytes) else packet.encode()) == XMP.replace(b'"6"', b'"1"')
+    if (source, target) == ("jpg", "jpg"):
+        assert written.info["comment"] == b"hello"
+
+
+def test_exif_of_old_png_software_is_found(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data, info = exif.tobytes(), PngInfo()
+    info.add_text("Raw profile type exif", f"\nexif\n{len(data):8}\n{data.hex()}\n")
+    Image.fromarray(RGBA).save(tmp_path / "in.png", pnginfo=info)
+    photo = read_photo(tmp_path / "in.png")
+    assert photo.pixels.shape == (53, 37, 3)
+    assert write(photo, tmp_path / "out.png").getexif()[0x0112] == 1
+
+
+def test_of_several_pictures_in_a_jpeg_the_first_is_read(tmp_path: Path) -> None:
+    first, second = Image.new("RGB", (40, 30), (200, 50, 50)), Image.new("RGB", (20, 15))
+    first.save(tmp_path / "in.jpg", "MPO", save_all=True, append_images=[second])
+    photo = read_photo(tmp_path / "in.jpg")
+    assert photo.pixels.shape == (30, 40, 3)
+    assert write(photo, tmp_path / "out.jpg").format == "JPEG"
+
+
+def test_jpeg_is_written_with_full_chroma(tmp_path: Path) -> None:
+    photo = Photo(RGBA[..., :3])
+    written = write(photo, tmp_path / "out.jpg")
+    assert [layer[1:3] for layer in written.layer] == [(1, 1)] * 3  # type: ignore[attr-defined]
+
+
+def test_photos_beyond_pillows_limit_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.fromarray(RGBA).save(tmp_path / "in.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(tmp_path / "in.png")
+    assert read_photo(tmp_path / "in.png").pixels.shape == (37, 53, 3)
+
+
+def png_header(width: int, height: int) -> bytes:
+    content = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    head = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + content + struct.pack(">I", zlib.crc32(content))
+    return head + struct.pack(">I4sI", 0, b"IDAT", zlib.crc32(b"IDAT"))
+
+
+def jpeg(mode: str = "RGB") -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(RGBA[..., :3]).convert(mode).save(stream, "JPEG")
+    return stream.getvalue()
+
+
+def png(image: Image.Image, **options: object) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, "PNG", **options)
+    return stream.getvalue()
+
+
+def rgb16() -> bytes:
+    """Pillow reads such a file as 8-bit RGB without a word."""
+    content = b"IHDR" + struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)
+    body = b"IDAT" + zlib.compress(bytes(1 + 12))
+    chunks = [content, body, b"IEND"]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in chunks
+    )
+
+
+FRAMES = [Image.new("L", (9, 9), value) for value in (0, 255)]
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "is empty"),
+        (b"a text\n", "neither a JPEG nor a PNG"),
+        (jpeg()[:-200], "is damaged: .*truncated"),
+        (jpeg()[:30], "not a JPEG file that can be read"),
+        (png(Image.fromarray(RGBA))[:-500], "is damaged"),
+        (png(Image.fromarray(RGBA))[:20], "not a PNG file that can be read"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(60), "not a PNG file that can be read"),
+        (jpeg("CMYK"), "CMYK"),
+        (rgb16(), "16 bits per channel"),
+        (png(Image.fromarray(RGBA[..., 0].astype(np.uint16) * 256)), "16 bits per channel"),
+        (png(FRAMES[0], save_all=True, append_images=FRAMES[1:]), "animation"),
+        (png_header(20_000, 20_000), "400 megapixels, more than 200"),
+    ],
+)
+def test_bad_files_are_refused_in_one_sentence(tmp_path: Path, data: bytes, reason: str) -> None:
+    path = tmp_path / "bad.jpg"
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=rf"{re.escape(str(path))}.*{reason}") as caught:
+        read_photo(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_folders_and_missing_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError, match="is a folder, not a photo"):
+        read_photo(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no such photo"):
+        read_photo(tmp_path / "none.jpg")
+
+
+def test_result_format() -> None:
+    assert [result_format(Path(name)) for name in ("a.jpg", "a.JPEG", "a.b.Png")] == ["JPEG", "JPEG", "PNG"]
+    for name in ("a", "a.tif", ".png/a"):
+        with pytest.raises(ValueError, match=r"must end in \.jpg, \.jpeg, \.png"):
+            result_format(Path(name))

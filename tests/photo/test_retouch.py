@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import abpn_fast
+from abpn_fast.photo import photo_levels, retouch_file
+from abpn_fast.reference import upsample
+
+RGBA = np.random.default_rng(0).integers(0, 256, (70, 101, 4), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def model() -> abpn_fast.ABPN:
+    torch.manual_seed(0)
+    return abpn_fast.ABPN("small").eval()
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    Image.fromarray(RGBA[..., :3]).save(tmp_path / "in.png")
+    return tmp_path / "in.png"
+
+
+def pixels(path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    with Image.open(path) as image:
+        return np.array(image)
+
+
+def test_result_is_what_the_model_computes(model: abpn_fast.ABPN, photo: Path, tmp_path: Path) -> None:
+    report = retouch_file(photo, tmp_path / "out.png", model=model, levels=1, strength=0.7, mask_threshold=0.4)
+    image = torch.from_numpy(RGBA[..., :3].copy()).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        expected = model(image, levels=1, strength=0.7, mask_threshold=0.4)
+    assert np.array_equal(pixels(tmp_path / "out.png"), expected[0].permute(1, 2, 0).numpy())
+    assert (pixels(tmp_path / "out.png") != RGBA[..., :3]).any()
+    assert (report.paths, report.size, report.levels) == ((tmp_path / "out.png",), (101, 70), 1)
+    assert report.seconds > 0
+    assert report.backend in abpn_fast.compatible_backends(image, operator="upsample_refine_blend")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "LA", "RGBA", "P"])
+def test_strength_0_keeps_every_pixel(model: abpn_fast.ABPN, tmp_path: Path, mode: str) -> None:
+    image = Image.fromarray(RGBA[..., :3] if mode == "P" else RGBA).convert(mode)
+    image.save(tmp_path / "in.png")
+    retouch_file(tmp_path / "in.png", tmp_path / "out.png", model=model, levels=2, strength=0.0)
+    with Image.open(tmp_path / "out.png") as result:
+        assert result.mode == ("RGB" if mode == "P" else mode)
+        assert np.array_equal(np.asarray(result), np.asarray(image.convert(result.mode)))
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_alpha_is_kept_and_grey_stays_grey(model: abpn_fast.ABPN, tmp_path: Path, mode: str) -> None:
+    Image.fromarray(RGBA).convert(mode).save(tmp_path / "in.png")
+    retouch_file(tmp_path / "in.png", tmp_path / "out.png", model=model)
+    before, after = pixels(tmp_path / "in.png"), pixels(tmp_path / "out.png")
+    assert np.array_equal(after[..., -1], before[..., -1])
+    assert (after[..., 0] != before[..., 0]).any()
+
+
+def test_side_pictures(model: abpn_fast.ABPN, photo: Path, tmp_path: Path) -> None:
+    out, mask, blend, sheet = (tmp_path / name for name in ("out.png", "m.png", "b.png", "c.jpg"))
+    report = retouch_file(photo, out, model=model, levels=2, save_mask=mask, save_blend=blend, compare=sheet)
+    assert report.paths == (out, mask, blend, sheet)
+    image = torch.from_numpy(RGBA[..., :3].copy()).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        expected = model(image, levels=2, return_intermediates=True)
+    assert np.array_equal(pixels(out), expected.image[0].permute(1, 2, 0).numpy())
+    at_full_size = upsample(expected.mask, (70, 101), 16)[0, 0].numpy()
+    assert np.abs(pixels(mask) - 255 * at_full_size).max() <= 0.5 + 1e-4
+    shown = (255 * (expected.blend_layers[0][0].permute(1, 2, 0).numpy() + 0.5)).clip(0, 255)
+    assert np.abs(pixels(blend) - shown).max() <= 0.5 + 1e-3
+    with Image.open(sheet) as picture:
+        assert picture.height >= 3 * 70
+
+
+def test_more_levels_than_the_photo_has(model: abpn_fast.ABPN, photo: Path, tmp_path: Path) -> None:
+    retouch_file(photo, tmp_path / "out.png", model=model, levels=20, save_mask=tmp_path / "m.png")
+    assert len(np.unique(pixels(tmp_path / "m.png"))) == 1
+
+
+@pytest.mark.parametrize("wanted", [None, "save_mask", "save_blend", "compare"])
+def test_intermediates_are_only_asked_for_when_saved(
+    model: abpn_fast.ABPN, photo: Path, tmp_path: Path, wanted: str | None
+) -> None:
+    asked = []
+    hook = model.register_forward_pre_hook(lambda _, __, options: asked.append(options), with_kwargs=True)
+    try:
+        retouch_file(photo, tmp_path / "out.png", model=model, **({wanted: tmp_path / "x.png"} if wanted else {}))
+    finally:
+        hook.remove()
+    assert asked[0]["return_intermediates"] == (wanted in ("save_mask", "save_blend"))
+
+
+def test_jpeg_in_place(model: abpn_fast.ABPN, tmp_path: Path) -> None:
+    path = tmp_path / "in.jpg"
+    Image.fromarray(RGBA[..., :3]).save(path)
+    before = pixels(path)
+    with pytest.raises(FileExistsError, match="exists already"):
+        retouch_file(path, path, model=model)
+    assert np.array_equal(pixels(path), before)
+    retouch_file(path, path, model=model, overwrite=True)
+    assert (pixels(path) != before).any()
+    assert [file.name for file in tmp_path.iterdir()] == ["in.jpg"]
+
+
+def test_quality(model: abpn_fast.ABPN, photo: Path, tmp_path: Path) -> None:
+    for quality in (30, 95):
+        retouch_file(photo, tmp_path / f"{quality}.jpg", model=model, quality=quality)
+    assert (tmp_path / "30.jpg").stat().st_size * 2 < (tmp_path / "95.jpg").stat().st_size
+
+
+def test_one_pixel(model: abpn_fast.ABPN, tmp_path: Path) -> None:
+    Image.new("RGB", (1, 1), (10, 20, 30)).save(tmp_path / "in.png")
+    report = retouch_file(
+        tmp_path / "in.png",
+        tmp_path / "out.png",
+        model=model,
+        save_mask=tmp_path / "m.png",
+        save_blend=tmp_path / "b.png",
+        compare=tmp_path / "c.png",
+    )
+    assert (report.size, report.levels) == ((1, 1), 0)
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
+def test_a_failing_write_leaves_all_as_it_was(
+    model: abpn_fast.ABPN, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    save: Callable[..., None] = Image.Image.save
+
+    def fail_on_jpeg(image: Image.Image, stream: Any, format: str, **options: Any) -> None:
+        save(image, stream, format, **options)
+        if format == "JPEG":
+            raise error
+
+    (tmp_path / "out.png").write_bytes(b"old")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    monkeypatch.setattr(Image.Image, "save", fail_on_jpeg)
+    with pytest.raises(type(error)):
+        retouch_file(photo, tmp_path / "out.png", model=model, compare=tmp_path / "c.jpg", overwrite=True)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"strength": float("nan")}, "strength must be a finite number"),
+        ({"mask_threshold": 1.5}, "mask_threshold must be None or between 0 and 1"),
+        ({"quality": 0}, "quality must be between 1 and 100"),
+        ({"levels": -1}, "levels must be"),
+        ({"save_mask": "m.jpg"}, r"stored as \.png"),
+        ({"backend": "quick"}, "must be one of"),
+        ({"model": abpn_fast.ABPN("small")}, r"call model\.eval\(\)"),
+        ({"model": "no such model"}, "no such model"),
+        ({"model": "small", "device": "toaster"}, "device must be"),
+    ],
+)
+def test_wrong_arguments(
+    model: abpn_fast.ABPN, photo: Path, tmp_path: Path, options: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises((ValueError, OSError), match=reason):
+        retouch_file(photo, tmp_path / "out.png", **{"model": model, **options})
+    assert [path.name for path in tmp_path.iterdir()] == ["in.png"]
+
+
+def test_transparency_does_not_fit_into_jpeg(model: abpn_fast.ABPN, tmp_path: Path) -> None:
+    Image.fromarray(RGBA).save(tmp_path / "in.png")
+    with pytest.raises(ValueError, match="has transparency"):
+        retouch_file(tmp_path / "in.png", tmp_path / "out.jpg", model=model)
+    assert not (tmp_path / "out.jpg").exists()
+
+
+def test_a_mask_needs_a_mask_branch(photo: Path, tmp_path: Path) -> None:
+    plain = abpn_fast.ABPN(abpn_fast.ABPNConfig.preset("small", mask_branch=False)).eval()
+    with pytest.raises(ValueError, match="mask_branch=True"):
+        retouch_file(photo, tmp_path / "out.png", model=plain, save_mask=tmp_path / "m.png")
+
+
+def test_levels_leave_a_thumbnail_of_about_1024_pixels() -> None:
+    sizes = [(1, 1), (256, 256), (1024, 700), (1400, 1500), (3456, 2304), (4052, 3456), (8192, 100)]
+    assert [photo_levels(*size) for size in sizes] == [0, 0, 0, 1, 2, 2, 3]

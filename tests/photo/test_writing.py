@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+
+from abpn_fast.photo.writing import check_targets, write_files
+
+
+def says(text: bytes, error: BaseException | None = None) -> Callable[[BinaryIO], None]:
+    def write(stream: BinaryIO) -> None:
+        stream.write(text)
+        if error is not None:
+            raise error
+
+    return write
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_all_files_are_written(tmp_path: Path) -> None:
+    write_files({tmp_path / "a": says(b"1"), tmp_path / "b": says(b"2")}, overwrite=False)
+    assert contents(tmp_path) == {"a": b"1", "b": b"2"}
+    write_files({tmp_path / "a": says(b"3")}, overwrite=True)
+    assert contents(tmp_path) == {"a": b"3", "b": b"2"}
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), ValueError("no"), KeyboardInterrupt()])
+def test_a_failure_changes_nothing(tmp_path: Path, error: BaseException) -> None:
+    (tmp_path / "a").write_bytes(b"old")
+    with pytest.raises(type(error)):
+        write_files({tmp_path / "a": says(b"new"), tmp_path / "b": says(b"half", error)}, overwrite=True)
+    assert contents(tmp_path) == {"a": b"old"}
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_failing_disk_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("input/output error")
+
+    (tmp_path / "a").write_bytes(b"old")
+    monkeypatch.setattr(os, step, fail)
+    with pytest.raises(OSError, match="input/output error"):
+        write_files({tmp_path / "a": says(b"new")}, overwrite=True)
+    assert contents(tmp_path) == {"a": b"old"}
+
+
+def test_a_file_that_appeared_meanwhile_is_kept(tmp_path: Path) -> None:
+    def write(stream: BinaryIO) -> None:
+        (tmp_path / "a").write_bytes(b"other")
+
+    with pytest.raises(FileExistsError, match="exists already"):
+        write_files({tmp_path / "a": write}, overwrite=False)
+    assert contents(tmp_path) == {"a": b"other"}
+
+
+def test_targets(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"old")
+    check_targets([tmp_path / "a", tmp_path / "b"], overwrite=True)
+    with pytest.raises(FileExistsError, match="exists already"):
+        check_targets([tmp_path / "a"], overwrite=False)
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        check_targets([tmp_path / "no" / "a"], overwrite=True)
+    with pytest.raises(IsADirectoryError, match="is a folder"):
+        check_targets([tmp_path], overwrite=True)
+    with pytest.raises(ValueError, match="written twice"):
+        check_targets([tmp_path / "b", tmp_path / "b"], overwrite=True)
