@@ -90,9 +90,10 @@ def test_intermediates_are_only_asked_for_when_saved(
     model: abpn_fast.ABPN, photo: Path, tmp_path: Path, wanted: str | None
 ) -> None:
     asked = []
+    side: dict[str, Any] = {wanted: tmp_path / "x.png"} if wanted else {}
     hook = model.register_forward_pre_hook(lambda _, __, options: asked.append(options), with_kwargs=True)
     try:
-        retouch_file(photo, tmp_path / "out.png", model=model, **({wanted: tmp_path / "x.png"} if wanted else {}))
+        retouch_file(photo, tmp_path / "out.png", model=model, **side)
     finally:
         hook.remove()
     assert asked[0]["return_intermediates"] == (wanted in ("save_mask", "save_blend"))
