@@ -1,23 +1,49 @@
 """Adaptive Blend Pyramid Network: local retouching of ultra-high-resolution photos, fast and in little memory.
 
-Importing the package queries no driver, compiles nothing and does not need triton.
+Importing the package loads nothing: torch comes with the first name used, a compiler, a driver or triton never.
 """
 
-from abpn_fast import ops, reference
-from abpn_fast.backends import compatible_backends, use_backend, why_not
-from abpn_fast.config import ABPNConfig
-from abpn_fast.model import ABPN, accelerate
-from abpn_fast.reference import Retouched, default_levels
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
 from abpn_fast.version import __version__
+
+if TYPE_CHECKING:
+    from abpn_fast import ops, reference
+    from abpn_fast.backends import compatible_backends, use_backend, why_not
+    from abpn_fast.config import ABPNConfig
+    from abpn_fast.model import ABPN, accelerate
+    from abpn_fast.photo import retouch_file
+    from abpn_fast.reference import Retouched, default_levels
+
+_HOME = {
+    "ABPN": "model",
+    "ABPNConfig": "config",
+    "Retouched": "reference",
+    "accelerate": "model",
+    "compatible_backends": "backends",
+    "default_levels": "reference",
+    "ops": "ops",
+    "reference": "reference",
+    "retouch_file": "photo",
+    "use_backend": "backends",
+    "why_not": "backends",
+}
 
 
 def __getattr__(name: str) -> object:
-    # The photo command brings Pillow along; the model does without.
-    if name == "retouch_file":
-        from abpn_fast.photo import retouch_file
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.{_HOME[name]}")
+    value = module if name == _HOME[name] else getattr(module, name)
+    globals()[name] = value
+    return value
 
-        return retouch_file
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 __all__ = [
