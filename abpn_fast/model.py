@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from abpn_fast import checkpoint, ops, reference
+from abpn_fast import checkpoint, ops, reference, strips
 from abpn_fast.config import ABPNConfig
-from abpn_fast.reference import PolynomialBlend, RefiningModule, Retouched, keep_below
+from abpn_fast.reference import PolynomialBlend, RefiningModule, Retouched, keep_below, mask_scale
 
 
 class ABPN(reference.ABPN):
@@ -60,6 +60,7 @@ class ABPN(reference.ABPN):
         mask_threshold: float | None = None,
         out: Tensor | None = None,
         return_intermediates: bool = False,
+        strip_rows: int | None = None,
     ) -> Tensor | Retouched:
         """Retouch ``image``.
 
@@ -71,6 +72,8 @@ class ABPN(reference.ABPN):
             mask_threshold: where the mask, upsampled to the image, is below it, the pixels of ``image`` stay.
             out: R_0 is written there, shape and dtype of ``image``; no gradients then.
             return_intermediates: return all of ``Retouched`` instead of R_0; B_0 then takes memory as the image does.
+            strip_rows: compute this many rows of the result at a time, or the next fitting number above: memory beyond
+                the image and the result then grows with the width alone. Same bits as the whole on backend ``cpu``.
 
         Returns:
             R_0, (N, 3, H, W), in the dtype of ``image``, or ``Retouched``.
@@ -79,47 +82,90 @@ class ABPN(reference.ABPN):
             TypeError, ValueError: an argument does not fit; the message names it.
         """
         levels = self.check(image, levels, strength, mask_threshold)
+        _check_strips(strip_rows, return_intermediates)
         if levels == 0 or not self.config.refining or not isinstance(self.blend, PolynomialBlend):
             plain = super().forward(
                 image, levels=levels, strength=strength, mask_threshold=mask_threshold, return_intermediates=True
             )
             return _finish(plain, out, return_intermediates)
-        pyramid = self._pyramid(image, levels)
-        mask, low_res = self.retouch(pyramid[-1])
-        blend = self.blend
-        layers = [ops.reverse_adaptive_blend(pyramid[-1], low_res, blend.j, blend.k, damping=blend.damping)]
-        for i in reversed(range(0 if return_intermediates else 1, levels)):
-            layers.insert(0, ops.upsample_refine(layers[0], pyramid[i], pyramid[i + 1], *self._weights(i)))
-            if not return_intermediates:
-                layers.pop()
+        if strip_rows is not None:
+            return self._in_strips(image, levels, strength, mask_threshold, out, strip_rows)
+        pyramid = [image]
+        for _ in range(levels):
+            pyramid.append(self._down(pyramid[-1]))
+        mask, low_res, layer = self._blend_layer(pyramid[-1])
         if return_intermediates:
-            result = ops.adaptive_blend(image, layers[0], blend.j, blend.k, strength=strength)
+            layers = [layer]
+            for i in reversed(range(levels)):
+                layers.insert(0, ops.upsample_refine(layers[0], pyramid[i], pyramid[i + 1], *self._weights(i)))
+            result = ops.adaptive_blend(image, layers[0], self.blend.j, self.blend.k, strength=strength)
             if mask_threshold is not None and mask is not None:
                 result = keep_below(image, result, mask, mask_threshold)
             return _finish(Retouched(result, mask, low_res, layers, pyramid), out, True)
+        for i in reversed(range(1, levels)):
+            layer = ops.upsample_refine(layer, pyramid[i], pyramid[i + 1], *self._weights(i))
+        return self._finest(layer, image, pyramid[1], strength, mask, mask_threshold, out)
+
+    def _in_strips(
+        self,
+        image: Tensor,
+        levels: int,
+        strength: float,
+        mask_threshold: float | None,
+        out: Tensor | None,
+        strip_rows: int,
+    ) -> Tensor:
+        mask, _, layer = self._blend_layer(strips.thumbnail(image, levels, strip_rows, self._down))
+        scale = None
+        if mask is not None and mask_threshold is not None:
+            scale = mask_scale((image.shape[2], image.shape[3]), (mask.shape[2], mask.shape[3]))
+        out = torch.empty_like(image, memory_format=torch.preserve_format) if out is None else out
+        for strip in strips.strips(image, levels, strip_rows, self._down, scale):
+            part = None if mask is None or scale is None else strip.masked(mask, scale)
+            finer, coarser = strip.level(0), strip.below(0)
+            blend = strips.expand(strip, layer, self._weights)
+            result = self._finest(blend, finer, coarser, strength, part, mask_threshold, None)
+            strip.rows.of(out).copy_(strip.rows.of(result, strip.needed[0].begin))
+        return out
+
+    def _blend_layer(self, thumbnail: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+        """``(M, R_l, B_l)`` from I_l."""
+        assert isinstance(self.blend, PolynomialBlend)
+        mask, low_res = self.retouch(thumbnail)
+        blend, damping = self.blend, self.blend.damping
+        return mask, low_res, ops.reverse_adaptive_blend(thumbnail, low_res, blend.j, blend.k, damping=damping)
+
+    def _finest(
+        self,
+        layer: Tensor,
+        image: Tensor,
+        image_low: Tensor,
+        strength: float,
+        mask: Tensor | None,
+        mask_threshold: float | None,
+        out: Tensor | None,
+    ) -> Tensor:
+        assert isinstance(self.blend, PolynomialBlend)
         return ops.upsample_refine_blend(
-            layers[0],
+            layer,
             image,
-            pyramid[1],
+            image_low,
             *self._weights(0),
-            blend.j,
-            blend.k,
+            self.blend.j,
+            self.blend.k,
             strength=strength,
             mask=None if mask_threshold is None else mask,
             mask_threshold=mask_threshold,
             out=out,
         )
 
-    def _pyramid(self, image: Tensor, levels: int) -> list[Tensor]:
-        """``[I_0, ..., I_l]``; above I_0 in the dtype of the parameters."""
-        pyramid = [image]
-        for _ in range(levels):
-            finer, target = pyramid[-1], None
-            if finer.dtype == torch.uint8 and self.dtype != torch.float32:
-                size = [-(-side // 2) for side in finer.shape[2:]]
-                target = torch.empty((*finer.shape[:2], *size), dtype=self.dtype, device=finer.device)
-            pyramid.append(ops.pyramid_down(finer, filter=self.config.pyramid_filter, out=target))
-        return pyramid
+    def _down(self, finer: Tensor) -> Tensor:
+        """I_{i+1} from I_i, in the dtype of the parameters."""
+        target = None
+        if finer.dtype == torch.uint8 and self.dtype != torch.float32:
+            size = [-(-side // 2) for side in finer.shape[2:]]
+            target = torch.empty((*finer.shape[:2], *size), dtype=self.dtype, device=finer.device)
+        return ops.pyramid_down(finer, filter=self.config.pyramid_filter, out=target)
 
     def _weights(self, level: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         module = self.refining_at(level)
@@ -136,6 +182,15 @@ def accelerate(model: reference.ABPN) -> ABPN:
     for name, module in model.named_children():
         setattr(fast, name, module)
     return fast.train(model.training)
+
+
+def _check_strips(strip_rows: int | None, return_intermediates: bool) -> None:
+    if strip_rows is None:
+        return
+    if not isinstance(strip_rows, int) or strip_rows < 1:
+        raise ValueError(f"strip_rows must be None or an integer >= 1, got {strip_rows!r}")
+    if return_intermediates:
+        raise ValueError("strip_rows keeps no intermediates; leave out one of strip_rows and return_intermediates")
 
 
 def _finish(result: Tensor | Retouched, out: Tensor | None, intermediates: bool) -> Tensor | Retouched:

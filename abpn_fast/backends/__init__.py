@@ -20,7 +20,7 @@ from torch import Tensor
 
 _log = logging.getLogger("abpn_fast")
 # In the order of the automatic choice.
-BACKENDS = ("reference",)
+BACKENDS = ("cpu", "reference")
 OPERATORS = (
     "adaptive_blend",
     "reverse_adaptive_blend",

@@ -1,0 +1,55 @@
+// The image pyramid and the high-frequency pyramid.
+#ifndef ABPN_ISA
+
+#include "operators.h"
+#include "parallel.h"
+#include "pyramid.h"
+
+#define ABPN_SOURCE "../cpu/laplacian_decompose.cpp"
+#include "each_isa.h"
+
+namespace abpn {
+
+void subtract_upsampled(const Picture& image, const Picture& low, const Picture& out) {
+  const auto subtract_rows = ABPN_FOR_ISA(subtract_rows);
+  over_rows(out.count, out.height, out.width,
+            [&](int64_t begin, int64_t end) { subtract_rows(image, low, out, begin, end); });
+}
+
+void laplacian_decompose(Tensor image, int64_t levels, bool box, std::vector<Tensor> out) {
+  Picture finer = input(image);
+  for (int64_t i = 0; i < levels; ++i) {
+    const Picture coarser = output(out[i]);
+    reduce(finer, box, coarser);
+    subtract_upsampled(finer, coarser, output(out[levels + i]));
+    finer = coarser;
+  }
+}
+
+}  // namespace abpn
+
+#else
+
+#include "upsampling.h"
+
+inline void subtract_rows(const Picture& image, const Picture& low, const Picture& out, int64_t begin, int64_t end) {
+  constexpr int64_t step = chunk + 2 * 16;
+  Scratch scratch(LowRows::floats(chunk / 2) + (3 + 1) * step);
+  LowRows low_rows(low, scratch, chunk / 2);
+  float *high = scratch.take(3 * step), *up = scratch.take(step);
+  for (int64_t x = 0; x < out.width; x += chunk) {
+    const int64_t some = std::min(chunk, out.width - x);
+    for (int64_t row = begin; row < end; ++row) {
+      const int64_t n = row / out.height, y = row % out.height;
+      if (row == begin || y == 0) low_rows.start(n, x / 2, (some + 1) / 2);
+      load_rows(image, n, y, x, some, high, step);
+      for (int64_t c = 0; c < 3; ++c) {
+        low_rows.upsample(y, c, up);
+        for (int64_t i = 0; i < some; ++i) high[c * step + i] -= up[i];
+      }
+      store_rows(high, step, out, n, y, x, some);
+    }
+  }
+}
+
+#endif

@@ -1,0 +1,54 @@
+// What torch.ops.abpn_fast_cpu offers.
+#include <Python.h>
+
+#include <torch/csrc/stable/library.h>
+
+#include "isa.h"
+#include "operators.h"
+
+namespace {
+
+int64_t best_isa() { return static_cast<int64_t>(abpn::best_isa()); }
+int64_t isa() { return static_cast<int64_t>(abpn::isa()); }
+void use_isa(int64_t wanted) { abpn::use_isa(static_cast<abpn::Isa>(wanted)); }
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY(abpn_fast_cpu, library) {
+  library.def("best_isa() -> int");
+  library.def("isa() -> int");
+  library.def("use_isa(int wanted) -> ()");
+  library.def("adaptive_blend(Tensor image, Tensor blend, Tensor j, Tensor k, float strength, Tensor(a!) out) -> ()");
+  library.def(
+      "reverse_adaptive_blend(Tensor image, Tensor retouched, Tensor j, Tensor k, float damping, Tensor(a!) out) -> ()");
+  library.def("pyramid_down(Tensor image, bool box, Tensor(a!) out) -> ()");
+  library.def("laplacian_decompose(Tensor image, int levels, bool box, Tensor(a!)[] out) -> ()");
+  library.def(
+      "upsample_refine(Tensor blend_low, Tensor image, Tensor image_low, Tensor weight1, Tensor bias1, Tensor weight2, "
+      "Tensor bias2, Tensor(a!) out) -> ()");
+  library.def(
+      "upsample_refine_blend(Tensor blend_low, Tensor image, Tensor image_low, Tensor weight1, Tensor bias1, "
+      "Tensor weight2, Tensor bias2, Tensor j, Tensor k, float strength, Tensor? mask, float? mask_threshold, "
+      "Tensor(a!) out) -> ()");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(abpn_fast_cpu, CompositeExplicitAutograd, library) {
+  library.impl("best_isa", TORCH_BOX(&best_isa));
+  library.impl("isa", TORCH_BOX(&isa));
+  library.impl("use_isa", TORCH_BOX(&use_isa));
+}
+
+STABLE_TORCH_LIBRARY_IMPL(abpn_fast_cpu, CPU, library) {
+  library.impl("adaptive_blend", TORCH_BOX(&abpn::adaptive_blend));
+  library.impl("reverse_adaptive_blend", TORCH_BOX(&abpn::reverse_adaptive_blend));
+  library.impl("pyramid_down", TORCH_BOX(&abpn::pyramid_down));
+  library.impl("laplacian_decompose", TORCH_BOX(&abpn::laplacian_decompose));
+  library.impl("upsample_refine", TORCH_BOX(&abpn::upsample_refine));
+  library.impl("upsample_refine_blend", TORCH_BOX(&abpn::upsample_refine_blend));
+}
+
+// `import abpn_fast._C` loads the library, and loading it registers the operators.
+PyMODINIT_FUNC PyInit__C() {
+  static PyModuleDef module = {PyModuleDef_HEAD_INIT, "_C", nullptr, -1, nullptr, nullptr, nullptr, nullptr, nullptr};
+  return PyModule_Create(&module);
+}

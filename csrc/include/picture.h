@@ -1,0 +1,32 @@
+// A (N, C, H, W) tensor as the kernels see it: an address, strides and what one element is.
+#pragma once
+
+#include <cstdint>
+
+#include <torch/csrc/stable/tensor.h>
+
+namespace abpn {
+
+enum class Kind { u8, f16, bf16, f32 };
+
+struct Picture {
+  char* data;
+  Kind kind;
+  int64_t element_size;
+  int64_t count, channels, height, width;
+  // In elements.
+  int64_t stride[4];
+
+  char* address(int64_t n, int64_t c, int64_t y, int64_t x) const {
+    return data + element_size * (n * stride[0] + c * stride[1] + y * stride[2] + x * stride[3]);
+  }
+  bool interleaved() const { return channels == 3 && stride[1] == 1 && stride[3] == 3; }
+};
+
+Picture input(const torch::stable::Tensor& tensor);
+Picture output(const torch::stable::Tensor& tensor);
+
+// Every element of a floating tensor of up to four dimensions, in the order of its indices.
+void read_floats(const torch::stable::Tensor& tensor, float* to);
+
+}  // namespace abpn

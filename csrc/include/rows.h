@@ -1,0 +1,212 @@
+// Rows of pixels between memory, in any dtype and layout, and float buffers, one per channel.
+
+// Pixels at a time through the small buffers below.
+constexpr int64_t chunk = 512;
+
+// value / 255, correctly rounded; with fused multiply-adds one correction of the product does it (all 256 are tested).
+inline float byte_to_unit(float value) {
+#ifdef __FMA__
+  const float inverse = 1.0f / 255.0f, quotient = value * inverse;
+  return multiply_add(multiply_add(-quotient, 255.0f, value), inverse, quotient);
+#else
+  return value / 255.0f;
+#endif
+}
+
+inline void to_floats(const uint8_t* from, float* to, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) to[i] = byte_to_unit(from[i]);
+}
+
+inline void to_floats(const float* from, float* to, int64_t count) { std::memcpy(to, from, count * sizeof(float)); }
+
+inline void halves_to_floats(const uint16_t* from, float* to, int64_t count) {
+  int64_t i = 0;
+  for (; i + halves <= count; i += halves) load_halves(from + i, to + i);
+  for (; i < count; ++i) to[i] = c10::detail::fp16_ieee_to_fp32_value(from[i]);
+}
+
+inline void bfloats_to_floats(const uint16_t* from, float* to, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) {
+    const uint32_t bits = static_cast<uint32_t>(from[i]) << 16;
+    std::memcpy(to + i, &bits, sizeof bits);
+  }
+}
+
+// Not inlined: once per row and channel is nothing, and each caller would carry four loops.
+[[gnu::noinline]] inline void decode(Kind kind, const void* from, float* to, int64_t count) {
+  switch (kind) {
+    case Kind::u8: return to_floats(static_cast<const uint8_t*>(from), to, count);
+    case Kind::f16: return halves_to_floats(static_cast<const uint16_t*>(from), to, count);
+    case Kind::bf16: return bfloats_to_floats(static_cast<const uint16_t*>(from), to, count);
+    case Kind::f32: return to_floats(static_cast<const float*>(from), to, count);
+  }
+}
+
+inline void from_floats(const float* from, uint8_t* to, int64_t count) {
+  // Adding 1.5 * 2^23 leaves no bits for a fraction, so the addition itself rounds, half to even.
+  constexpr float rounder = 12582912.0f;
+  for (int64_t i = 0; i < count; ++i) {
+    const float positive = from[i] > 0.0f ? from[i] : 0.0f;
+    const float rounded = (positive < 1.0f ? positive : 1.0f) * 255.0f + rounder;
+    uint32_t bits;
+    std::memcpy(&bits, &rounded, sizeof bits);
+    to[i] = static_cast<uint8_t>(bits);
+  }
+}
+
+inline void from_floats(const float* from, float* to, int64_t count) { std::memcpy(to, from, count * sizeof(float)); }
+
+inline void floats_to_halves(const float* from, uint16_t* to, int64_t count) {
+  int64_t i = 0;
+  for (; i + halves <= count; i += halves) store_halves(from + i, to + i);
+  for (; i < count; ++i) to[i] = c10::detail::fp16_ieee_from_fp32_value(from[i]);
+}
+
+inline void floats_to_bfloats(const float* from, uint16_t* to, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) {
+    uint32_t bits;
+    std::memcpy(&bits, from + i, sizeof bits);
+    const uint32_t even = bits + 0x7fff + (bits >> 16 & 1), quiet = bits | 0x400000;
+    to[i] = static_cast<uint16_t>(((bits & 0x7fffffff) > 0x7f800000 ? quiet : even) >> 16);
+  }
+}
+
+[[gnu::noinline]] inline void encode(Kind kind, const float* from, void* to, int64_t count) {
+  switch (kind) {
+    case Kind::u8: return from_floats(from, static_cast<uint8_t*>(to), count);
+    case Kind::f16: return floats_to_halves(from, static_cast<uint16_t*>(to), count);
+    case Kind::bf16: return floats_to_bfloats(from, static_cast<uint16_t*>(to), count);
+    case Kind::f32: return from_floats(from, static_cast<float*>(to), count);
+  }
+}
+
+template <class T>
+void gather(const T* from, int64_t stride, T* to, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) to[i] = from[i * stride];
+}
+
+template <class T>
+void scatter(const T* from, T* to, int64_t stride, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) to[i * stride] = from[i];
+}
+
+template <class T>
+void split(const T* from, T* to, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) {
+    to[i] = from[3 * i];
+    to[chunk + i] = from[3 * i + 1];
+    to[2 * chunk + i] = from[3 * i + 2];
+  }
+}
+
+template <class T>
+void join(const T* from, T* to, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) {
+    to[3 * i] = from[i];
+    to[3 * i + 1] = from[chunk + i];
+    to[3 * i + 2] = from[2 * chunk + i];
+  }
+}
+
+// T stands for any element of its size.
+template <class T>
+void load_split(const Picture& picture, const char* from, int64_t count, float* to, int64_t step) {
+  T raw[3 * chunk];
+  for (int64_t x = 0; x < count; x += chunk) {
+    const int64_t some = std::min(chunk, count - x);
+    split(reinterpret_cast<const T*>(from) + 3 * x, raw, some);
+    for (int64_t c = 0; c < 3; ++c) decode(picture.kind, raw + c * chunk, to + c * step + x, some);
+  }
+}
+
+template <class T>
+void store_joined(const Picture& picture, const float* from, int64_t step, int64_t count, char* to) {
+  T raw[3 * chunk];
+  for (int64_t x = 0; x < count; x += chunk) {
+    const int64_t some = std::min(chunk, count - x);
+    for (int64_t c = 0; c < 3; ++c) encode(picture.kind, from + c * step + x, raw + c * chunk, some);
+    join(raw, reinterpret_cast<T*>(to) + 3 * x, some);
+  }
+}
+
+template <class T>
+void load_strided(Kind kind, const char* from, int64_t stride, int64_t count, float* to) {
+  T raw[chunk];
+  for (int64_t x = 0; x < count; x += chunk) {
+    const int64_t some = std::min(chunk, count - x);
+    gather(reinterpret_cast<const T*>(from) + x * stride, stride, raw, some);
+    decode(kind, raw, to + x, some);
+  }
+}
+
+template <class T>
+void store_strided(Kind kind, const float* from, int64_t stride, int64_t count, char* to) {
+  T raw[chunk];
+  for (int64_t x = 0; x < count; x += chunk) {
+    const int64_t some = std::min(chunk, count - x);
+    encode(kind, from + x, raw, some);
+    scatter(raw, reinterpret_cast<T*>(to) + x * stride, stride, some);
+  }
+}
+
+// `count` pixels of every channel of row y from column x on, channel c to `to + c * step`.
+inline void load_rows(const Picture& picture, int64_t n, int64_t y, int64_t x, int64_t count, float* to, int64_t step) {
+  if (picture.interleaved()) {
+    const char* from = picture.address(n, 0, y, x);
+    if (picture.element_size == 1) return load_split<uint8_t>(picture, from, count, to, step);
+    if (picture.element_size == 2) return load_split<uint16_t>(picture, from, count, to, step);
+    return load_split<float>(picture, from, count, to, step);
+  }
+  const int64_t stride = picture.stride[3];
+  for (int64_t c = 0; c < picture.channels; ++c) {
+    const char* from = picture.address(n, c, y, x);
+    float* channel = to + c * step;
+    if (stride == 1 || count == 1) {
+      decode(picture.kind, from, channel, count);
+    } else if (picture.element_size == 1) {
+      load_strided<uint8_t>(picture.kind, from, stride, count, channel);
+    } else if (picture.element_size == 2) {
+      load_strided<uint16_t>(picture.kind, from, stride, count, channel);
+    } else {
+      load_strided<float>(picture.kind, from, stride, count, channel);
+    }
+  }
+}
+
+// The way back.
+inline void store_rows(const float* from, int64_t step, const Picture& picture, int64_t n, int64_t y, int64_t x,
+                       int64_t count) {
+  if (picture.interleaved()) {
+    char* to = picture.address(n, 0, y, x);
+    if (picture.element_size == 1) return store_joined<uint8_t>(picture, from, step, count, to);
+    if (picture.element_size == 2) return store_joined<uint16_t>(picture, from, step, count, to);
+    return store_joined<float>(picture, from, step, count, to);
+  }
+  const int64_t stride = picture.stride[3];
+  for (int64_t c = 0; c < picture.channels; ++c) {
+    char* to = picture.address(n, c, y, x);
+    const float* channel = from + c * step;
+    if (stride == 1 || count == 1) {
+      encode(picture.kind, channel, to, count);
+    } else if (picture.element_size == 1) {
+      store_strided<uint8_t>(picture.kind, channel, stride, count, to);
+    } else if (picture.element_size == 2) {
+      store_strided<uint16_t>(picture.kind, channel, stride, count, to);
+    } else {
+      store_strided<float>(picture.kind, channel, stride, count, to);
+    }
+  }
+}
+
+// Pixels [first - 1, first + count + 1) of row y, the outermost replicated, channel c to `to + c * step`.
+inline void load_padded_rows(const Picture& picture, int64_t n, int64_t y, int64_t first, int64_t count, float* to,
+                             int64_t step) {
+  const int64_t begin = std::max<int64_t>(first - 1, 0), end = std::min(first + count + 1, picture.width);
+  const int64_t before = begin - (first - 1), loaded = end - begin;
+  load_rows(picture, n, y, begin, loaded, to + before, step);
+  for (int64_t c = 0; c < picture.channels; ++c) {
+    float* row = to + c * step;
+    std::fill(row, row + before, row[before]);
+    std::fill(row + before + loaded, row + count + 2, row[before + loaded - 1]);
+  }
+}

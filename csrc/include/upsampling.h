@@ -1,0 +1,66 @@
+// Rows of the bilinear upsampling: half-pixel centres, edges replicated.
+
+// Sample y of an axis upsampled by `scale` is first_weight * first + second_weight * second.
+struct Taps {
+  int64_t first, second;
+  float first_weight, second_weight;
+};
+
+inline Taps taps(int64_t y, int64_t size, int64_t scale) {
+  const double position = std::max((y + 0.5) / scale - 0.5, 0.0);
+  const int64_t first = std::min(static_cast<int64_t>(position), size - 1);
+  const float second_weight = static_cast<float>(position - first);
+  return {first, std::min(first + 1, size - 1), 1.0f - second_weight, second_weight};
+}
+
+// The rows of a picture of three channels that x2 upsampling reads for one range of columns, each loaded once.
+class LowRows {
+ public:
+  // For up to `count` samples of the low picture.
+  static int64_t step(int64_t count) { return (count + 2 + 2 * 16 + 15) / 16 * 16; }
+  static int64_t floats(int64_t count) { return (2 * 3 + 1) * step(count); }
+
+  LowRows(const Picture& low, Scratch& scratch, int64_t count)
+      : low_(low), step_(step(count)), rows_(scratch.take(2 * 3 * step_)), between_(scratch.take(step_)) {}
+
+  // Upsampled columns [2 * first, 2 * (first + count)) from now on.
+  void start(int64_t n, int64_t first, int64_t count) {
+    n_ = n;
+    first_ = first;
+    count_ = count;
+    held_[0] = held_[1] = -1;
+  }
+
+  // Channel c of upsampled row y to `to`: whole vectors, up to 2 * lanes - 2 floats past the end.
+  void upsample(int64_t y, int64_t c, float* to) {
+    const Taps vertical = taps(y, low_.height, 2);
+    const float* above = row(vertical.first) + c * step_;
+    const float* below = row(vertical.second) + c * step_;
+    const Vec first_weight = broadcast(vertical.first_weight), second_weight = broadcast(vertical.second_weight);
+    for (int64_t i = 0; i < count_ + 2; i += lanes)
+      store(between_ + i, multiply_add(second_weight, load(below + i), first_weight * load(above + i)));
+    const Vec near = broadcast(0.75f), far = broadcast(0.25f);
+    for (int64_t i = 0; i < count_; i += lanes) {
+      const Vec here = near * load(between_ + i + 1);
+      store_alternating(to + 2 * i, multiply_add(far, load(between_ + i), here),
+                        multiply_add(far, load(between_ + i + 2), here));
+    }
+    // As vertically: the outermost sample is the first with weight 1 and its neighbour with weight 0, not a mean.
+    if (first_ == 0) to[0] = between_[1] + 0.0f * between_[low_.width > 1 ? 2 : 1];
+  }
+
+ private:
+  const float* row(int64_t y) {
+    float* slot = rows_ + (y & 1) * 3 * step_;
+    if (held_[y & 1] != y) {
+      load_padded_rows(low_, n_, y, first_, count_, slot, step_);
+      held_[y & 1] = y;
+    }
+    return slot;
+  }
+
+  Picture low_;
+  int64_t step_;
+  float *rows_, *between_;
+  int64_t n_ = 0, first_ = 0, count_ = 0, held_[2] = {-1, -1};
+};

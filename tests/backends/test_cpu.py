@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from abpn_fast import backends, native, reference
+from abpn_fast.backends import cpu
+from abpn_fast.ops import arguments
+from tests.accuracy import assert_same_bits
+from tests.layouts import Guarded, arrange
+from tests.ops import (
+    test_adaptive_blend,
+    test_laplacian_decompose,
+    test_pyramid_down,
+    test_reverse_adaptive_blend,
+    test_upsample_refine,
+    test_upsample_refine_blend,
+)
+from tests.ops.contract import Inputs, OperatorContract, picture, tensors
+
+pytestmark = pytest.mark.skipif(native.why_missing() is not None, reason=native.why_missing() or "")
+
+CONTRACTS = [
+    test_adaptive_blend.TestContract,
+    test_reverse_adaptive_blend.TestContract,
+    test_pyramid_down.TestContract,
+    test_pyramid_down.TestBox,
+    test_laplacian_decompose.TestContract,
+    test_upsample_refine.TestContract,
+    test_upsample_refine_blend.TestContract,
+    test_upsample_refine_blend.TestWithoutMask,
+]
+SIZES = [(1, 1), (1, 9), (7, 1), (15, 16), (17, 33), (63, 65), (64, 64), (3, 4099)]
+ODD = [0.0, 1.0, -1.0, 1e-42, -1e-42, 1e-30, math.inf, -math.inf, math.nan]
+IDENTITY = torch.tensor([0.0, 0.0, 0.0]), torch.tensor([0.0, 1.0, 0.0])
+
+
+def available() -> list[str]:
+    if native.why_missing() is not None:
+        return []
+    return list(cpu.INSTRUCTION_SETS[: torch.ops.abpn_fast_cpu.best_isa() + 1])
+
+
+@pytest.fixture(autouse=True)
+def _in_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends, "BACKENDS", ("cpu", "reference"))
+
+
+@pytest.fixture(params=available())
+def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
+    before = cpu.instruction_set()
+    cpu.use_instruction_set(request.param)
+    yield request.param
+    cpu.use_instruction_set(before)
+
+
+@pytest.fixture
+def _threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(params=CONTRACTS, ids=lambda contract: f"{contract.name}-{contract.__name__}")
+def contract(request: pytest.FixtureRequest) -> OperatorContract:
+    made: OperatorContract = request.param()
+    return made
+
+
+def arranged(inputs: Inputs, layout: str) -> Inputs:
+    return inputs | {name: arrange(value, layout) for name, value in tensors(inputs).items()}
+
+
+def run(contract: OperatorContract, inputs: Inputs) -> list[Tensor]:
+    return contract.run(inputs, "cpu")
+
+
+class TestParity:
+    @pytest.mark.parametrize("size", SIZES, ids=str)
+    def test_float32(self, contract: OperatorContract, size: tuple[int, int], instruction_set: str) -> None:
+        inputs = contract.inputs(size)
+        contract.check(inputs, "cpu")
+        contract.check(arranged(inputs, "channels_last"), "cpu")
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+    @pytest.mark.parametrize("size", [(7, 1), (17, 33)], ids=str)
+    def test_half(
+        self, contract: OperatorContract, size: tuple[int, int], dtype: torch.dtype, instruction_set: str
+    ) -> None:
+        for layout in ("contiguous", "channels_last", "expanded"):
+            contract.check(arranged(contract.inputs(size, dtype=dtype), layout), "cpu")
+
+    @pytest.mark.parametrize("size", [(1, 9), (17, 33), (3, 1027)], ids=str)
+    def test_uint8(self, contract: OperatorContract, size: tuple[int, int], instruction_set: str) -> None:
+        inputs = contract.inputs(size)
+        inputs["image"] = picture(*inputs["image"].shape, dtype=torch.uint8)
+        for layout in ("contiguous", "channels_last", "expanded"):
+            contract.check(arranged(inputs, layout), "cpu")
+
+    def test_odd_values(self, contract: OperatorContract, instruction_set: str) -> None:
+        inputs = contract.inputs((18, 35))
+        spoilt = [name for name in contract.differentiable(inputs) if inputs[name].dim() == 4 and "weight" not in name]
+        for name in spoilt:
+            for value in ODD:
+                # Corners, an edge and the middle; the rest stays in reach of none of them.
+                changed = inputs[name].clone()
+                changed[0, :, 0, 0] = changed[0, 1, -1, -1] = changed[0, 2, 0, -1] = changed[1, 0, 4, 0] = value
+                changed[1, 2, changed.shape[2] // 2, changed.shape[3] // 2] = value
+                results = run(contract, inputs | {name: changed})
+                for result, wanted in zip(results, contract.reference(inputs | {name: changed}), strict=True):
+                    torch.testing.assert_close(result, wanted, rtol=1e-4, atol=1e-4, equal_nan=True)
+
+
+class TestMemory:
+    @pytest.mark.parametrize("size", SIZES, ids=str)
+    def test_guards(self, contract: OperatorContract, size: tuple[int, int], instruction_set: str) -> None:
+        inputs = contract.inputs(size)
+        plain = run(contract, inputs)
+        guards = [Guarded(torch.full_like(result, math.nan)) for result in plain]
+        contract.run(inputs, "cpu", out=contract.unflat([guard.view for guard in guards]))
+        assert_same_bits([guard.view for guard in guards], plain)
+        assert all(guard.intact for guard in guards)
+
+    def test_empty_batch(self, contract: OperatorContract, instruction_set: str) -> None:
+        assert all(result.shape[0] == 0 for result in run(contract, contract.inputs((6, 8), count=0)))
+
+
+class TestCuts:
+    @pytest.mark.usefixtures("_threads")
+    def test_threads(self, contract: OperatorContract, instruction_set: str) -> None:
+        inputs = contract.inputs((301, 530), count=1)
+        torch.set_num_threads(1)
+        plain = run(contract, inputs)
+        for threads in (2, 3, 7):
+            torch.set_num_threads(threads)
+            assert_same_bits(run(contract, inputs), plain)
+
+    @pytest.mark.parametrize("axis", [2, 3])
+    def test_strips_of_the_refinement(self, axis: int, instruction_set: str) -> None:
+        contract = test_upsample_refine_blend.TestContract()
+        inputs = contract.inputs((310, 290), count=1)
+        (whole,) = run(contract, inputs)
+        scales = {"image": 1, "blend_low": 2, "image_low": 2, "mask": test_upsample_refine_blend.SCALE}
+        length = inputs["image"].shape[axis]
+        for begin, end in ((0, 64), (16, 200), (112, length)):
+            halo = 16
+            first, last = max(begin - halo, 0), min(end + halo, length)
+            parts = {
+                name: inputs[name].narrow(axis, first // scale, -(-last // scale) - first // scale)
+                for name, scale in scales.items()
+            }
+            (part,) = run(contract, inputs | parts)
+            assert_same_bits(part.narrow(axis, begin - first, end - begin), whole.narrow(axis, begin, end - begin))
+
+
+class TestConversions:
+    def test_every_byte_becomes_what_division_gives(self, instruction_set: str) -> None:
+        bytes_ = torch.arange(256, dtype=torch.uint8)
+        image = bytes_.repeat_interleave(2).expand(1, 3, 2, 512)
+        out = torch.full((1, 3, 1, 256), math.nan)
+        cpu.pyramid_down(image, "box", out)
+        assert_same_bits(out, (bytes_.float() / 255).expand(1, 3, 1, 256))
+
+    def test_every_byte_survives(self, instruction_set: str) -> None:
+        for layout in ("contiguous", "channels_last"):
+            image = arrange(torch.arange(768).remainder(256).to(torch.uint8).view(1, 3, 1, 256), layout)
+            out = torch.full_like(image, 170)
+            j, k = test_adaptive_blend.J, torch.tensor([0.0, 1.0, 0.0])
+            cpu.adaptive_blend(image, torch.zeros(image.shape), j, k, 1.0, out)
+            assert torch.equal(out, image)
+
+    def test_bytes_round_half_to_even_and_clamp(self, instruction_set: str) -> None:
+        values = torch.cat([torch.arange(-4, 516) / 2 / 255, torch.tensor([*ODD, 1e30, -1e30])])
+        blend = values.expand(1, 3, 1, -1).contiguous()
+        image, out = torch.zeros(blend.shape, dtype=torch.uint8), torch.full(blend.shape, 170, dtype=torch.uint8)
+        cpu.adaptive_blend(image, blend, torch.tensor([1.0, 0, 0]), torch.zeros(3), 1.0, out)
+        assert torch.equal(out, reference.to_pixels(blend, torch.uint8))
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+    def test_every_half_survives(self, dtype: torch.dtype, instruction_set: str) -> None:
+        image = torch.arange(-(2**15), 2**15).to(torch.int16).view(dtype).view(1, 1, 64, 1024).expand(1, 3, 64, 1024)
+        out = torch.full_like(image, math.nan)
+        cpu.adaptive_blend(image, torch.zeros_like(image), *IDENTITY, 1.0, out)
+        finite = image.isfinite()
+        assert torch.equal(out[finite], image[finite])
+        assert out[~finite].isnan().all()
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+    def test_halves_round_as_in_torch(self, dtype: torch.dtype, instruction_set: str) -> None:
+        image = picture(1, 3, 130, 514, dtype=torch.uint8)
+        out, half = torch.full((1, 3, 65, 257), math.nan), torch.full((1, 3, 65, 257), math.nan, dtype=dtype)
+        cpu.pyramid_down(image, "binomial", out)
+        cpu.pyramid_down(image, "binomial", half)
+        assert_same_bits(half, out.to(dtype))
+
+
+class TestChoice:
+    def test_refusals(self) -> None:
+        image = torch.rand(1, 3, 4, 4)
+        assert cpu.why_not("pyramid_down", [image]) is None
+        assert cpu.why_not("adaptive_blend", [image, image, torch.zeros(3, dtype=torch.float64)]) is None
+        assert "float64" in (cpu.why_not("pyramid_down", [image.double()]) or "")
+        assert "on meta" in (cpu.why_not("pyramid_down", [image.to("meta")]) or "")
+        assert "gated_conv" in (cpu.why_not("gated_conv", [image]) or "")
+
+    def test_unknown_instruction_set(self) -> None:
+        with pytest.raises(ValueError, match="must be one of portable, avx2, avx512, got 'mmx'"):
+            cpu.use_instruction_set("mmx")
+
+    @pytest.mark.parametrize(
+        ("name", "expected"), [("portable", "portable"), ("mmx", "ABPN_FAST_CPU_ISA must be one of")]
+    )
+    def test_variable(self, name: str, expected: str) -> None:
+        code = "from abpn_fast.backends import cpu\ntry: print(cpu.instruction_set())\nexcept ValueError as e: print(e)"
+        environment = os.environ | {"ABPN_FAST_CPU_ISA": name}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        assert expected in done.stdout
+
+    def test_coefficients_and_weights_of_any_layout(self) -> None:
+        inputs = test_upsample_refine_blend.TestContract().inputs((9, 8))
+        changed = inputs | {name: inputs[name].double()[None].expand(2, 3).t()[:, 0] for name in ("j", "k")}
+        changed["weight1"] = inputs["weight1"].permute(3, 2, 1, 0).contiguous().permute(3, 2, 1, 0)
+        out, other = torch.full_like(inputs["image"], math.nan), torch.full_like(inputs["image"], math.nan)
+        cpu.upsample_refine_blend(*inputs.values(), out=out)
+        cpu.upsample_refine_blend(*changed.values(), out=other)
+        assert_same_bits(other, out)
+
+
+def test_halved_sizes_are_those_of_the_operators() -> None:
+    for size in range(1, 20):
+        out = torch.full((1, 3, arguments.halved(size), 1), math.nan)
+        cpu.pyramid_down(torch.ones(1, 3, size, 1), "binomial", out)
+        assert (out == 1).all()

@@ -1,0 +1,68 @@
+"""Strips give what the whole image gives."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from abpn_fast import accelerate, compatible_backends, strips, use_backend
+from abpn_fast.ops import pyramid_down
+from tests.test_model import random_model
+
+SIZES = [(1, 9), (37, 21), (64, 40), (131, 33), (260, 18)]
+EXACT = [name for name in compatible_backends(operator="upsample_refine_blend") if name != "reference"]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("levels", [1, 2, 4])
+@pytest.mark.parametrize("strip_rows", [1, 17, 64, 1000])
+@pytest.mark.parametrize("mask_threshold", [None, 0.5])
+@torch.inference_mode()
+def test_equals_the_whole(size: tuple[int, int], levels: int, strip_rows: int, mask_threshold: float | None) -> None:
+    model = accelerate(random_model())
+    image = torch.rand(2, 3, *size)
+    whole = model(image, levels=levels, mask_threshold=mask_threshold)
+    result = model(image, levels=levels, mask_threshold=mask_threshold, strip_rows=strip_rows)
+    torch.testing.assert_close(result, whole, atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.uint8, torch.bfloat16])
+@torch.inference_mode()
+def test_same_bits_as_the_whole(name: str, dtype: torch.dtype) -> None:
+    model = accelerate(random_model().to(torch.float32 if dtype == torch.uint8 else dtype))
+    image = torch.rand(1, 3, 203, 77)
+    image = (image * 255).to(dtype) if dtype == torch.uint8 else image.to(dtype)
+    out = torch.empty_like(image)
+    with use_backend(name):
+        assert torch.equal(model(image, levels=3, strip_rows=32), model(image, levels=3))
+        assert model(image, levels=3, strip_rows=32, out=out) is out
+    assert torch.equal(out, model(image, levels=3))
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("levels", [1, 3])
+def test_thumbnail_equals_the_pyramid_to_the_bit(size: tuple[int, int], levels: int) -> None:
+    image = torch.rand(1, 3, *size)
+    whole = image
+    for _ in range(levels):
+        whole = pyramid_down(whole, backend="reference")
+    with use_backend("reference"):
+        assert torch.equal(strips.thumbnail(image, levels, 5, pyramid_down), whole)
+
+
+def test_cut_covers_every_row_once() -> None:
+    for height in (1, 7, 64, 65):
+        for rows, multiple in ((1, 2), (10, 4), (100, 64)):
+            pieces = list(strips.cut(height, rows, multiple))
+            assert [row for piece in pieces for row in range(*piece)] == list(range(height))
+            assert all(piece.begin % multiple == 0 for piece in pieces)
+
+
+def test_bad_strip_rows_are_refused() -> None:
+    model, image = accelerate(random_model()), torch.rand(1, 3, 8, 8)
+    for bad in (0, -3, 1.5):
+        with pytest.raises(ValueError, match="strip_rows"):
+            model(image, strip_rows=bad)
+    with pytest.raises(ValueError, match="strip_rows"):
+        model(image, strip_rows=8, return_intermediates=True)

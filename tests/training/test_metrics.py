@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from abpn_fast.training.evaluate import evaluate, held_out
+from abpn_fast.training.metrics import absolute_error, psnr, ssim
+from abpn_fast.training.photos import Pair
+from abpn_fast.training.trainer import start_at_identity
+from tests.reference.networks import network
+
+
+def images(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    target = torch.rand(2, 3, 15, 17, generator=generator, dtype=torch.float64)
+    noise = 0.1 * torch.randn(target.shape, generator=generator, dtype=torch.float64)
+    return (target + noise).clamp(0, 1), target
+
+
+def test_psnr() -> None:
+    result, target = images()
+    assert psnr(result, target) == pytest.approx(-10 * math.log10(np.mean((result - target).numpy() ** 2)))
+    assert psnr(torch.full((1, 3, 4, 4), 0.6), torch.full((1, 3, 4, 4), 0.5)) == pytest.approx(20, abs=1e-4)
+    assert psnr(target, target) == 100
+
+
+def test_inside_and_outside() -> None:
+    result, target = images()
+    region = torch.zeros(2, 1, 15, 17, dtype=torch.float64)
+    region[..., 3:9, 4:8] = 1
+    inside = (result - target)[..., 3:9, 4:8].numpy()
+    assert psnr(result, target, region) == pytest.approx(-10 * math.log10(np.mean(inside**2)))
+    assert absolute_error(result, target, region) == pytest.approx(np.abs(inside).mean())
+    everywhere = np.abs((result - target).numpy())
+    assert absolute_error(result, target) == pytest.approx(everywhere.mean())
+    outside = (everywhere.sum() - np.abs(inside).sum()) / (everywhere.size - inside.size)
+    assert absolute_error(result, target, 1 - region) == pytest.approx(outside)
+
+
+def slow_ssim(x: np.ndarray, y: np.ndarray) -> float:
+    """Wang et al. 2004, one window at a time: Gaussian, 11 x 11, sigma 1.5, K = (0.01, 0.03), L = 1."""
+    at = np.arange(-5, 6)
+    window = np.exp(-(at[:, None] ** 2 + at[None, :] ** 2) / (2 * 1.5**2))
+    window /= window.sum()
+    values = []
+    for n, c, top, left in np.ndindex(*x.shape[:2], x.shape[2] - 10, x.shape[3] - 10):
+        a, b = (z[n, c, top : top + 11, left : left + 11] for z in (x, y))
+        mean_a, mean_b = (window * a).sum(), (window * b).sum()
+        variance_a, variance_b = (window * (a - mean_a) ** 2).sum(), (window * (b - mean_b) ** 2).sum()
+        covariance = (window * (a - mean_a) * (b - mean_b)).sum()
+        luminance = (2 * mean_a * mean_b + 1e-4) / (mean_a**2 + mean_b**2 + 1e-4)
+        values.append(luminance * (2 * covariance + 9e-4) / (variance_a + variance_b + 9e-4))
+    return float(np.mean(values))
+
+
+def test_ssim() -> None:
+    result, target = images()
+    assert ssim(result, target) == pytest.approx(slow_ssim(result.numpy(), target.numpy()), abs=1e-12)
+    assert ssim(result.float(), target.float()) == pytest.approx(slow_ssim(result.numpy(), target.numpy()), abs=1e-4)
+    assert ssim(target, target) == pytest.approx(1)
+    assert ssim(result, target) == pytest.approx(ssim(target, result))
+    # Without structure only the luminance term is left.
+    flat = (torch.full((1, 3, 11, 11), value, dtype=torch.float64) for value in (0.2, 0.8))
+    assert ssim(*flat) == pytest.approx((2 * 0.16 + 1e-4) / (0.04 + 0.64 + 1e-4))
+
+
+def pairs() -> list[Pair]:
+    photo = np.random.default_rng(0).integers(60, 200, (96, 96, 3), dtype=np.uint8)
+    clean = torch.from_numpy(photo).permute(2, 0, 1)[None]
+    spotted = clean.clone()
+    spotted[..., 20:40, 30:50] //= 2
+    return [Pair(spotted, clean, 1)]
+
+
+def test_evaluation_of_doing_nothing_is_its_own_identity_row() -> None:
+    scores = evaluate(start_at_identity(network()), pairs())
+    names = {"psnr_inside", "psnr_outside", "psnr", "ssim", "mae_inside", "mae_outside"}
+    assert set(scores) == names | {f"identity_{name}" for name in names} | {"better", "mask_iou"}
+    for name in names:
+        assert scores[name] == pytest.approx(scores[f"identity_{name}"], rel=1e-4)
+    assert scores["psnr_outside"] == scores["identity_psnr_outside"] == 100
+    assert scores["identity_psnr_inside"] < 20
+    assert 0 <= scores["mask_iou"] <= 1
+
+
+def test_evaluation_of_a_perfect_result() -> None:
+    (pair,) = pairs()
+
+    class Oracle(torch.nn.Module):
+        config = network().config
+
+        def forward(self, image: torch.Tensor, **options: object) -> object:
+            output = network()(image, **options)
+            mask = torch.zeros_like(output.mask)
+            mask[..., 2:5, 3:7] = 1
+            return output._replace(image=pair.target / 255, mask=mask)
+
+    scores = evaluate(Oracle(), [pair])
+    assert scores["psnr_inside"] == scores["psnr"] == 100 and scores["better"] == 1
+    assert scores["mae_inside"] == 0 and scores["ssim"] == pytest.approx(1)
+    assert scores["mask_iou"] > 0.5
+
+
+def test_nothing_to_evaluate() -> None:
+    (pair,) = pairs()
+    with pytest.raises(ValueError, match="no pair to evaluate"):
+        evaluate(network(), [pair._replace(image=pair.target)])
+
+
+def test_held_out_pairs_are_fixed() -> None:
+    photos = [[np.random.default_rng(n).integers(0, 256, (800, 780, 3), dtype=np.uint8)] for n in range(2)]
+    first, second = held_out(photos), held_out(photos)
+    assert [pair.levels for pair in first] == [0, 1, 2] * 2
+    for a, b in zip(first, second, strict=True):
+        assert torch.equal(a.image, b.image) and torch.equal(a.target, b.target)
+    assert all(pair.image.dtype == torch.uint8 and pair.image.shape[:2] == (1, 3) for pair in first)
