@@ -52,8 +52,13 @@ class ABPNConfig:
     damping: float = 1e-4
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "encoder_widths", tuple(self.encoder_widths))
-        if len(self.encoder_widths) != 6 or not all(_is_count(width) for width in self.encoder_widths):
+        if isinstance(self.encoder_widths, (list, tuple)):
+            object.__setattr__(self, "encoder_widths", tuple(self.encoder_widths))
+        if (
+            not isinstance(self.encoder_widths, tuple)
+            or len(self.encoder_widths) != 6
+            or not all(_is_count(width) for width in self.encoder_widths)
+        ):
             raise ValueError(f"encoder_widths must be six positive integers, got {self.encoder_widths!r}")
         for name in ("mask_branch", "refining"):
             if not isinstance(getattr(self, name), bool):
@@ -63,7 +68,11 @@ class ABPNConfig:
                 raise ValueError(f"{name} must be one of {', '.join(get_args(choices))}, got {getattr(self, name)!r}")
         if self.refining_levels is not None and not _is_count(self.refining_levels):
             raise ValueError(f"refining_levels must be None or a positive integer, got {self.refining_levels!r}")
-        if not isinstance(self.damping, (int, float)) or not 0 <= self.damping < math.inf:
+        if (
+            isinstance(self.damping, bool)
+            or not isinstance(self.damping, (int, float))
+            or not 0 <= self.damping < math.inf
+        ):
             raise ValueError(f"damping must be a finite number >= 0, got {self.damping!r}")
         if self.attention == "pcb" and not self.mask_branch:
             raise ValueError("attention='pcb' normalises by the mask and needs mask_branch=True")

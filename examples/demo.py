@@ -1,4 +1,4 @@
-"""Retouch the example portrait at its full 14 megapixels and say where to look, how long it took and in how much memory."""
+"""Retouch the example portrait at its full 14 megapixels; say where to look, how long it took, in how much memory."""
 
 from __future__ import annotations
 

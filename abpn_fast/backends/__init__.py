@@ -68,7 +68,8 @@ def why_not(backend: str, *tensors: Tensor, operator: str | None = None) -> str 
     Raises:
         ValueError: no such backend or operator.
     """
-    _known(backend, "backend")
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
     if operator is not None and operator not in OPERATORS:
         raise ValueError(f"operator must be one of {', '.join(OPERATORS)}, got {operator!r}")
     for each in OPERATORS if operator is None else (operator,):

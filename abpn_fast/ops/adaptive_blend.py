@@ -46,5 +46,5 @@ def adaptive_blend(
     blend = arguments.tensor("blend", blend, image.shape, like=image)
     arguments.floating("blend", blend, image.dtype if image.is_floating_point() else None)
     arguments.coefficients(j, k, image)
-    result: Tensor = _operator(image, blend, j, k, float(strength), out=out, backend=backend)
+    result: Tensor = _operator(image, blend, j, k, arguments.number("strength", strength), out=out, backend=backend)
     return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -20,7 +21,9 @@ def tensor(name: str, value: object, shape: Shape, *, like: Tensor | None = None
     """
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a tensor, got {type(value).__name__}")
-    fits = value.dim() == len(shape) and all(want in (None, got) for want, got in zip(shape, value.shape, strict=True))
+    fits = value.dim() == len(shape)
+    # Not `want in (None, got)`: torch.compile takes a symbolic size for unequal there.
+    fits = fits and all(want is None or want == got for want, got in zip(shape, value.shape, strict=True))
     if not fits:
         wanted = ", ".join("any" if size is None else str(size) for size in shape)
         raise ValueError(f"{name} must have shape ({wanted}), got {tuple(value.shape)}")
@@ -53,6 +56,15 @@ def coefficients(j: object, k: object, like: Tensor) -> None:
     """j and k: three floating numbers each, on the device of ``like``."""
     for name, value in (("j", j), ("k", k)):
         floating(name, tensor(name, value, (3,), like=like))
+
+
+def number(name: str, value: object, least: float = -math.inf) -> float:
+    """``value`` as a float if it is a number, finite and not below ``least``."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if not least <= value < math.inf or value == -math.inf:
+        raise ValueError(f"{name} must be finite{'' if least == -math.inf else f' and >= {least:g}'}, got {value!r}")
+    return float(value)
 
 
 def choice(name: str, value: object, choices: Sequence[str]) -> None:

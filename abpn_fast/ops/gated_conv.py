@@ -67,6 +67,8 @@ def gated_conv(
     """
     skip = arguments.tensor("skip", skip, (None, None, None, None))
     count, skip_channels, height, width = skip.shape
+    if 0 in (height, width):
+        raise ValueError(f"skip must be at least 1 x 1 pixel, got {tuple(skip.shape)}")
     low = (count, None, arguments.halved(height), arguments.halved(width))
     features = arguments.tensor("features", features, low, like=skip)
     inputs = features.shape[1] + skip_channels
@@ -74,10 +76,12 @@ def gated_conv(
     arguments.floating("features", features, skip.dtype)
     if mask is not None:
         inputs += 1
+        if isinstance(mask, Tensor) and 0 in mask.shape[2:]:
+            raise ValueError(f"mask must be at least 1 x 1 pixel, got {tuple(mask.shape)}")
         arguments.floating("mask", arguments.tensor("mask", mask, (count, 1, None, None), like=skip), skip.dtype)
     weight = arguments.tensor("weight", weight, (None, inputs, 3, 3), like=skip)
-    if weight.shape[0] % 2:
-        raise ValueError(f"weight must hold as many gate as feature filters, got {weight.shape[0]} filters in all")
+    if weight.shape[0] % 2 or weight.shape[0] == 0:
+        raise ValueError(f"weight must hold one or more feature and as many gate filters, got {weight.shape[0]} in all")
     half = weight.shape[0] // 2
     arguments.floating("weight", weight, skip.dtype)
     arguments.floating("bias", arguments.tensor("bias", bias, (2 * half,), like=skip), skip.dtype)
@@ -88,6 +92,15 @@ def gated_conv(
         arguments.floating("skip_weight", kept, skip.dtype)
         arguments.floating("skip_bias", arguments.tensor("skip_bias", skip_bias, (half,), like=skip), skip.dtype)
     result: Tensor = _operator(
-        features, skip, mask, weight, bias, skip_weight, skip_bias, float(negative_slope), out=out, backend=backend
+        features,
+        skip,
+        mask,
+        weight,
+        bias,
+        skip_weight,
+        skip_bias,
+        arguments.number("negative_slope", negative_slope),
+        out=out,
+        backend=backend,
     )
     return result

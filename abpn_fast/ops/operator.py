@@ -74,7 +74,8 @@ class Operator:
 
     def _run_out(self, *arguments: Any) -> None:
         *inputs, out, backend = arguments
-        implementation(self._choose(backend, inputs), self.name)(*inputs, out)
+        outs = out if isinstance(out, list) else [out]
+        implementation(self._choose(backend, [*inputs, *outs]), self.name)(*inputs, out)
 
     def _choose(self, backend: str, inputs: Sequence[Any]) -> str:
         # Here, not at the call: a compiled graph keeps the request and decides where it runs.
@@ -111,6 +112,9 @@ class Operator:
         needs = dict(zip(self.names, ctx.needs_input_grad, strict=False))
         wanted = [name for name in self.tensors if needs[name]]
         found = self._call_backward(grads, *(values[name] for name in self.names), wanted, values["backend"])
+        if torch.is_grad_enabled():
+            sources = [*grads, *(tensor for tensor in ctx.saved_tensors if tensor is not None)]
+            found = [_once(self.name, gradient, sources) for gradient in found]
         by_name = dict(zip(wanted, found, strict=True))
         return (*(by_name.get(name) for name in self.names), None)
 
@@ -123,12 +127,16 @@ class Operator:
         with torch.device("meta"):
             expected = self.empty(*(a.to("meta") if isinstance(a, Tensor) else a for a in arguments))
         pairs = list(zip(out, expected, strict=True)) if isinstance(expected, list) else [(out, expected)]
-        for given, like in pairs:
+        for index, (given, like) in enumerate(pairs):
             self._check_one_out(given, like, tensors)
+            if any(_overlap(given, other) for other, _ in pairs[:index]):
+                raise ValueError(f"{self.name}: out shares memory with another out; give each a tensor of its own")
 
     def _check_one_out(self, given: Any, like: Tensor, tensors: Sequence[Tensor]) -> None:
         if not isinstance(given, Tensor):
             raise TypeError(f"{self.name}: out must be a tensor, got {type(given).__name__}")
+        if given.requires_grad:
+            raise ValueError(f"{self.name}: out must not require a gradient, got a tensor that does; detach it")
         free = like.is_floating_point() and tensors[0].dtype == torch.uint8 and given.is_floating_point()
         if given.shape != like.shape or (given.dtype != like.dtype and not free):
             raise ValueError(
@@ -139,6 +147,24 @@ class Operator:
             raise ValueError(f"{self.name}: out must be on {tensors[0].device}, got {given.device}")
         if any(_overlap(given, tensor) for tensor in tensors):
             raise ValueError(f"{self.name}: out shares memory with an input; give it a tensor of its own")
+
+
+class _OnlyOnce(torch.autograd.Function):
+    """A gradient that knows its ``sources``, so that differentiating it again is an error and not a silent zero."""
+
+    @staticmethod
+    def forward(ctx: Any, name: str, gradient: Tensor, *sources: Tensor) -> Tensor:
+        ctx.name = name
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        raise RuntimeError(f"{ctx.name} has no second derivative; abpn_fast.reference.{ctx.name} has")
+
+
+def _once(name: str, gradient: Tensor, sources: Sequence[Tensor]) -> Tensor:
+    result: Tensor = _OnlyOnce.apply(name, gradient, *sources)  # type: ignore[no-untyped-call]
+    return result
 
 
 def _tensors(arguments: Sequence[Any]) -> list[Tensor]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -56,7 +54,6 @@ def reverse_adaptive_blend(
     if image.is_floating_point() and retouched.is_floating_point():
         arguments.floating("retouched", retouched, image.dtype)
     arguments.coefficients(j, k, image)
-    if not 0 <= damping < math.inf:
-        raise ValueError(f"damping must be a finite number >= 0, got {damping!r}")
-    result: Tensor = _operator(image, retouched, j, k, float(damping), out=out, backend=backend)
+    damping = arguments.number("damping", damping, 0)
+    result: Tensor = _operator(image, retouched, j, k, damping, out=out, backend=backend)
     return result

@@ -89,9 +89,9 @@ def upsample_refine_blend(
         bias2,
         j,
         k,
-        float(strength),
+        arguments.number("strength", strength),
         mask,
-        None if mask_threshold is None else float(mask_threshold),
+        None if mask_threshold is None else arguments.number("mask_threshold", mask_threshold),
         out=out,
         backend=backend,
     )

@@ -148,6 +148,9 @@ class ABPN(nn.Module):
                 f"levels must be at most {self.config.refining_levels}, one refining module each, got {levels}; "
                 "pass a smaller levels or configure refining_levels"
             )
+        for name, value in (("strength", strength), ("mask_threshold", mask_threshold)):
+            if value is not None and not isinstance(value, (int, float)):
+                raise TypeError(f"{name} must be a number, got {value!r}")
         if strength != 1 and self.config.blend in ("conv", "rgb"):
             raise ValueError(
                 f"strength must be 1 with blend={self.config.blend!r}, which has no neutral layer to scale from"

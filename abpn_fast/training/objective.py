@@ -57,7 +57,7 @@ class Objective:
             "total_variation": total_variation(output.blend_layers),
         }
         if output.mask is not None:
-            mask = output.mask.float()
+            mask = output.mask.to(target.dtype)
             truth = adaptive_max_pool2d(changed[-1], (mask.shape[-2], mask.shape[-1]))
             terms["dice"] = dice(mask, truth)
             terms["cross_entropy"] = binary_cross_entropy(mask, truth, weight=1 + (self.region - 1) * truth)

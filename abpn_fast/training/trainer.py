@@ -107,11 +107,7 @@ def train(
         for step, batch in enumerate(loader, first + 1):
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(options, step)
-            terms = _step(fabric, model, optimiser, objective, batch, options.bf16)
-            if not math.isfinite(terms["loss"]):
-                raise FloatingPointError(
-                    f"the loss became {terms['loss']} at step {step}; the last checkpoint is unharmed"
-                )
+            terms = _step(fabric, model, optimiser, objective, batch, options.bf16, step)
             average.update_parameters(plain)
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0.0) + value
@@ -151,7 +147,7 @@ def learning_rate(options: Options, step: int) -> float:
 
 
 def _step(
-    fabric: Fabric, model: Any, optimiser: Any, objective: Objective, batch: Pair, bf16: bool
+    fabric: Fabric, model: Any, optimiser: Any, objective: Objective, batch: Pair, bf16: bool, step: int
 ) -> dict[str, float]:
     image, target = (to_unit(fabric.to_device(part)) for part in (batch.image, batch.target))
     model.train()
@@ -160,6 +156,8 @@ def _step(
         output = model(image, levels=batch.levels, return_intermediates=True)
     terms = objective.terms(output, target, model.blend, model.config.pyramid_filter)
     loss = objective.total(terms)
+    if not torch.isfinite(loss):
+        raise FloatingPointError(f"the loss became {loss.item()} at step {step}; the last checkpoint is unharmed")
     optimiser.zero_grad()
     fabric.backward(loss)
     fabric.clip_gradients(model, optimiser, max_norm=1.0)

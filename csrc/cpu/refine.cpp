@@ -22,7 +22,7 @@ namespace abpn {
 namespace {
 
 // The hidden layer of a block is a multiple of 32 columns wide and reaches one column further than the block on each side.
-constexpr int64_t hidden_columns_step = 32, widest_hidden = 512;
+constexpr int64_t hidden_columns_step = 32, widest_hidden = 256;
 // The pages of a strip's rows stay in the TLB from one block to the next.
 constexpr int64_t tallest_strip = 128;
 

@@ -104,7 +104,8 @@ def test_silent_refining_is_adaptive_blend_of_the_upsampled_layer(device: str) -
     inputs = TestContract().inputs((15, 17), device=device) | NO_MASK
     inputs |= {name: torch.zeros_like(inputs[name]) for name in WEIGHTS}
     blend = abpn_fast.reference.upsample(inputs["blend_low"], (15, 17))
-    expected = abpn_fast.ops.adaptive_blend(inputs["image"], blend, inputs["j"], inputs["k"], strength=0.75)
+    coefficients = inputs["j"], inputs["k"]
+    expected = abpn_fast.ops.adaptive_blend(inputs["image"], blend, *coefficients, strength=0.75, backend="reference")
     assert_same_bits(abpn_fast.ops.upsample_refine_blend(**inputs, backend="reference"), expected)
 
 

@@ -99,12 +99,17 @@ def test_only_blemishes_tell_image_and_target_apart() -> None:
 
 def test_blemishes_are_as_large_as_a_pixel_of_the_thumbnail(monkeypatch: pytest.MonkeyPatch) -> None:
     scales: list[float] = []
-    monkeypatch.setattr(photos, "blemish", lambda photo, rng, *, scale: scales.append(scale) or photo)
+
+    def record(photo: np.ndarray, rng: np.random.Generator, *, scale: float) -> np.ndarray:
+        scales.append(scale)
+        return photo
+
+    monkeypatch.setattr(photos, "blemish", record)
     data = crops()
     for n in range(10):
-        levels, seen = data[n].levels, scales[:]
         scales.clear()
-        assert seen and set(seen) == {2**levels}
+        pair = data[n]
+        assert scales == [2**pair.levels] * len(pair.image)
 
 
 def test_a_photo_smaller_than_the_crop_is_mirrored() -> None:

@@ -106,6 +106,14 @@ def test_a_run_learns_and_its_seed_decides(options: Options) -> None:
     assert {"refining.0.conv2.weight", "encoder.blocks.0.0.weight", "mask_branch.head.weight", "blend.j"} <= moved
 
 
+def test_the_seed_decides_the_first_weights(options: Options) -> None:
+    for seed in (0, 1):
+        start = train(dataclasses.replace(options, steps=0, seed=seed), report=quiet).state_dict()
+        torch.manual_seed(seed)
+        wanted = start_at_identity(ABPN(options.preset)).state_dict()
+        assert all(torch.equal(start[name], wanted[name]) for name in wanted)
+
+
 def test_a_loss_that_is_not_finite_ends_the_run(options: Options) -> None:
     with pytest.raises(Killed):
         train(options, report=functools.partial(killed_at, 4))
