@@ -51,7 +51,7 @@ def multi_scale(
 
 
 def dice(mask: Tensor, target: Tensor) -> Tensor:
-    """``1 - 2 sum(M T) / (sum(M^2) + sum(T^2))`` over the batch (Milletari et al.; the paper's [34])."""
+    """``1 - (2 sum(M T) + 1) / (sum(M^2) + sum(T^2) + 1)`` over the batch (Milletari et al.; the paper's [34])."""
     overlap = (mask * target).sum()
     return 1 - (2 * overlap + 1) / (mask.square().sum() + target.square().sum() + 1)
 
