@@ -14,7 +14,7 @@ PORTRAIT = Path(__file__).parent / "portrait.jpg"
 FOLDER = Path("demo")
 # The face at full size: the eyes, the stubble and most of the moles.
 FACE = (1240, 640, 2480, 1920)
-# One fewer than the default: the face is a quarter of this half-length portrait, and at half size its eyes are still eyes.
+# One fewer than the default: the face is a quarter of this half-length portrait.
 LEVELS = 1
 
 
