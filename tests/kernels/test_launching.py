@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import abpn_fast
+
+pytest.importorskip("triton")
+from abpn_fast.backends import choose
+from abpn_fast.kernels import launching
+
+
+class Kernel:
+    """Notes how it is launched."""
+
+    def __init__(self) -> None:
+        self.launched: list[tuple[Any, ...]] = []
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Any:
+        return lambda *arguments, **options: self.launched.append((grid, arguments, options))
+
+
+def test_fusion_is_never_left_to_the_compiler() -> None:
+    kernel, x = Kernel(), torch.zeros(2)
+    launching.start(kernel, 3, x, x, 1, num_warps=2)
+    ((grid, arguments, options),) = kernel.launched
+    assert grid == (3,) and arguments == (x, 1) and options == {"enable_fp_fusion": False, "num_warps": 2}
+
+
+def test_nothing_to_do_launches_nothing() -> None:
+    kernel, x = Kernel(), torch.zeros(2)
+    launching.start(kernel, 0, x, x)
+    assert kernel.launched == []
+
+
+def test_alike() -> None:
+    plain = torch.zeros(2, 3, 4, 5)
+    last = plain.contiguous(memory_format=torch.channels_last)
+    assert launching.alike(plain, plain) and launching.alike(last, last)
+    assert not launching.alike(plain, last)
+    assert not launching.alike(plain, torch.zeros(2, 3, 4, 6)[..., :5])
+
+
+def test_the_interpreter_is_never_chosen_automatically(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    image = torch.rand(1, 3, 4, 4)
+    assert abpn_fast.why_not("triton", image, operator="pyramid_down") is None
+    for dtype in (torch.float32, torch.float64):
+        assert choose("auto", "pyramid_down", [image.to(dtype)]) in ("cpu", "reference")
+    assert choose("triton", "pyramid_down", [image]) == "triton"
+    monkeypatch.delenv("TRITON_INTERPRET")
+    with pytest.raises(RuntimeError, match="backend triton runs on tensors on an NVIDIA GPU, got one on cpu"):
+        choose("triton", "pyramid_down", [image])

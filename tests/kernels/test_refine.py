@@ -1,0 +1,161 @@
+"""Both plans of the refining kernels against the reference.
+
+Triton's interpreter takes half a second for two rows of a program of plan fma, so images are as small as what they are
+for allows, and blocks so narrow that these have several.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+
+import pytest
+import torch
+from torch import Tensor
+
+from abpn_fast.backends import triton as backend
+from tests.accuracy import assert_same_bits, assert_within_budget
+from tests.conftest import DEVICES
+from tests.layouts import LAYOUTS, Guarded, arrange_all
+from tests.ops import test_upsample_refine, test_upsample_refine_blend
+from tests.ops.contract import Inputs, OperatorContract, as_arrays, picture
+from tests.ops.test_upsample_refine_blend import NO_MASK, THRESHOLD, mask_of
+
+pytest.importorskip("triton")
+DEVICE = DEVICES[-1]
+if DEVICE == "cpu" and not backend.interpreted():
+    pytest.skip("no GPU, and TRITON_INTERPRET is not 1", allow_module_level=True)
+
+PLAIN, BLEND = test_upsample_refine.TestContract, test_upsample_refine_blend.TestContract
+HALVES = [torch.bfloat16, torch.float16]
+
+
+@pytest.fixture(params=["dot", "fma"])
+def plan(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("ABPN_FAST_REFINE_PLAN", request.param)
+    return request.param
+
+
+@pytest.fixture
+def _dot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plan that the interpreter is quicker with, for what both plans share."""
+    monkeypatch.setenv("ABPN_FAST_REFINE_PLAN", "dot")
+
+
+@pytest.fixture
+def _narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    from abpn_fast.kernels import refine
+
+    if DEVICE == "cpu":
+        monkeypatch.setattr(refine, "_GROUPS", (4, 4))
+        monkeypatch.setattr(refine, "_SHORTEST", 2)
+
+
+def small(contract: OperatorContract, size: tuple[int, int], dtype: torch.dtype = torch.float32) -> Inputs:
+    inputs = contract.inputs(size, count=1, dtype=dtype if dtype.is_floating_point else torch.float32, device=DEVICE)
+    if dtype == torch.uint8:
+        inputs["image"] = picture(*inputs["image"].shape, dtype=dtype, device=DEVICE)
+    return inputs | (NO_MASK if "mask" in inputs else {})
+
+
+class TestParity:
+    def test_one_pixel(self, plan: str) -> None:
+        PLAIN().check(small(PLAIN(), (1, 1)), "triton")
+
+    @pytest.mark.usefixtures("_dot")
+    @pytest.mark.parametrize("size", [(7, 1), (2, 33), (17, 6)], ids=str)
+    def test_float32(self, size: tuple[int, int]) -> None:
+        BLEND().check(small(BLEND(), size), "triton")
+
+    @pytest.mark.usefixtures("_dot")
+    def test_bytes(self) -> None:
+        BLEND().check(small(BLEND(), (2, 5), torch.uint8), "triton")
+
+    @pytest.mark.usefixtures("_dot")
+    @pytest.mark.parametrize("dtype", HALVES, ids=str)
+    def test_half(self, dtype: torch.dtype) -> None:
+        BLEND().check(small(BLEND(), (6, 7), dtype), "triton")
+
+    @pytest.mark.usefixtures("_dot")
+    @pytest.mark.parametrize("count", [0, 2])
+    def test_batch(self, count: int) -> None:
+        PLAIN().check(PLAIN().inputs((3, 4), count=count, device=DEVICE), "triton")
+
+    @pytest.mark.usefixtures("_dot")
+    @pytest.mark.parametrize("layout", LAYOUTS[1:])
+    def test_layout(self, layout: str) -> None:
+        inputs = BLEND().inputs((2, 6), device=DEVICE)
+        inputs["mask"] = torch.ones_like(inputs["mask"])
+        BLEND().check_layout(inputs, layout, "triton")
+
+    @pytest.mark.usefixtures("_dot")
+    @pytest.mark.parametrize("layout", LAYOUTS[1:3])
+    def test_bytes_in_layout(self, layout: str) -> None:
+        inputs, _ = arrange_all(small(BLEND(), (2, 6), torch.uint8), layout)
+        BLEND().check(inputs, "triton")
+
+    def test_blocks(self, plan: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+        """However the image is cut into blocks and strips: the same bits, and nothing else is written."""
+        inputs = small(BLEND(), (5, 14) if plan == "dot" else (3, 8))
+        (whole,) = BLEND().run(inputs, "triton")
+        assert_within_budget(whole, BLEND().reference(inputs)[0], BLEND().formula(as_arrays(inputs))[0])
+        request.getfixturevalue("_narrow")
+        guard = Guarded(torch.full_like(whole, math.nan))
+        BLEND().run(inputs, "triton", out=guard.view)
+        assert_same_bits(guard.view, whole)
+        assert guard.intact
+
+
+@pytest.mark.parametrize(
+    ("plan", "name", "value"),
+    [("fma", "image", math.nan), *product(["dot"], ["blend_low", "image", "image_low"], [math.nan, math.inf])],
+    indirect=["plan"],
+)
+def test_not_finite_spreads_no_further(plan: str, name: str, value: float) -> None:
+    inputs = small(PLAIN(), (10, 12) if plan == "dot" else (4, 8))
+    inputs[name] = inputs[name].clone()
+    height, width = inputs[name].shape[2:]
+    inputs[name][0, 1, height // 2, width // 2] = value
+    (result,), (wanted,) = PLAIN().run(inputs, "triton"), PLAIN().reference(inputs)
+    assert torch.equal(result.isfinite(), wanted.isfinite())
+    assert wanted.isfinite().any() and not wanted.isfinite().all()
+
+
+@pytest.mark.usefixtures("_dot")
+class TestMask:
+    def check(self, inputs: Inputs, narrow: pytest.FixtureRequest | None = None) -> Tensor:
+        """Masked pixels have the image's bits, the others those of the result without a mask."""
+        (free,) = BLEND().run(inputs | NO_MASK, "triton")
+        if narrow:
+            narrow.getfixturevalue("_narrow")
+        (result,) = BLEND().run(inputs, "triton")
+        scale = round(inputs["image"].shape[2] / inputs["mask"].shape[2])
+        up = torch.nn.functional.interpolate(inputs["mask"], scale_factor=scale, mode="bilinear")
+        below = up[..., : free.shape[2], : free.shape[3]] < inputs["mask_threshold"]
+        assert_same_bits(result, torch.where(below, inputs["image"], free))
+        return below
+
+    @pytest.mark.parametrize(("scale", "dtype"), [(1, torch.uint8), (2, torch.float32), (8, torch.uint8)], ids=str)
+    def test_bits(self, scale: int, dtype: torch.dtype) -> None:
+        inputs = small(BLEND(), (8, 28), dtype)
+        inputs |= {"mask_threshold": THRESHOLD, "mask": mask_of((8, 28), 1, scale, device=DEVICE)}
+        below = self.check(inputs)
+        assert below.any() and not below.all()
+
+    @pytest.mark.parametrize("cell", [0.0, THRESHOLD, 1.0, math.nan])
+    def test_one_cell(self, cell: float, request: pytest.FixtureRequest) -> None:
+        """Whole blocks are below the threshold, and what one cell makes of its surroundings."""
+        inputs = small(BLEND(), (4, 12))
+        inputs |= {"mask_threshold": THRESHOLD, "mask": torch.zeros(1, 1, 2, 6, device=DEVICE)}
+        inputs["mask"][0, 0, 1, 4] = cell
+        assert self.check(inputs, request).any()
+
+
+def test_choice_of_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    from abpn_fast.kernels.refine import plan_for
+
+    monkeypatch.delenv("ABPN_FAST_REFINE_PLAN", raising=False)
+    assert [plan_for(dtype) for dtype in (torch.float32, *HALVES)] == ["fma", "dot", "dot"]
+    monkeypatch.setenv("ABPN_FAST_REFINE_PLAN", "abacus")
+    with pytest.raises(ValueError, match="ABPN_FAST_REFINE_PLAN must be one of fma, dot, got 'abacus'"):
+        plan_for(torch.float32)

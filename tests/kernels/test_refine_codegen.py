@@ -1,0 +1,93 @@
+"""The refining kernels compiled for GPUs that are not here, and what they cost at least."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+pytest.importorskip("triton")
+from abpn_fast.kernels import cost, refine
+from tests.kernels.codegen import Compiler, Launch, launches
+
+F32, F16, BF16, U8 = torch.float32, torch.float16, torch.bfloat16, torch.uint8
+# Image, blend layer, capability; then how many registers a thread may have and how many bytes a program.
+BUDGETS: dict[tuple[torch.dtype, torch.dtype, int], tuple[int, int]] = {
+    (F32, F32, 80): (255, 0),
+    (F32, F32, 90): (255, 0),
+    (F32, F32, 100): (255, 0),
+    (F16, F16, 80): (224, 3072),
+    (F16, F16, 90): (240, 3072),
+    (F16, F16, 100): (240, 3072),
+    (U8, BF16, 90): (248, 3072),
+}
+# Loads and stores of spilled registers, where there are any.
+SPILLS = {(F32, F32, 100): 13}
+
+
+@pytest.fixture(scope="module")
+def compiler() -> Iterator[Compiler]:
+    compiler = Compiler()
+    yield compiler
+    compiler.close()
+
+
+def launch(image: torch.dtype, low: torch.dtype) -> Launch:
+    def pixels(dtype: torch.dtype, size: int, channels: int = 3) -> Tensor:
+        return torch.empty(1, channels, size, size, dtype=dtype, device="meta")
+
+    shapes = ((16, 6, 3, 3), (16,), (3, 16, 3, 3), (3,))
+    weights = tuple(torch.empty(shape, dtype=low, device="meta") for shape in shapes)
+    c = torch.empty(3, device="meta")
+
+    def run() -> None:
+        arguments = pixels(low, 2048), pixels(image, 4096), pixels(low, 2048), weights, pixels(image, 4096)
+        refine.launch(*arguments, blend=(c, c, 0.5), mask=pixels(low, 512, 1), mask_threshold=0.1)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(refine, "interpreted", lambda: False)
+        (only,) = launches("refine", run)
+    return only
+
+
+def label(target: tuple[torch.dtype, torch.dtype, int]) -> str:
+    return f"{str(target[0])[6:]}-{str(target[1])[6:]}-sm_{target[2]}"
+
+
+@pytest.mark.parametrize("target", BUDGETS, ids=label)
+def test_code(target: tuple[torch.dtype, torch.dtype, int], compiler: Compiler) -> None:
+    image, low, capability = target
+    code = compiler(launch(image, low), capability)
+    matrices = code.count("HMMA|HGMMA|UTCHMMA")
+    spills = code.count(r"(LDL|STL)\b")
+    print(label(target), code.registers, code.shared, sum(code.opcodes.values()), matrices, spills)
+    assert "tf32" not in code.ptx
+    assert (matrices > 0) == (low != F32)
+    if low == F32:
+        # Before the mask is laid over the strip.
+        assert code.count("BAR") <= 1
+        # 4 pixels of one hidden channel: 54 and 27 taps each. Blackwell has an instruction for two of them.
+        assert code.count("FFMA") + code.count("FFMA2") >= 4 * 81
+    registers, shared = BUDGETS[target]
+    assert code.registers <= registers and code.shared <= shared, (code.registers, code.shared)
+    assert spills <= SPILLS.get(target, 0)
+
+
+@pytest.mark.parametrize("plan", refine.PLANS)
+def test_cost(plan: str) -> None:
+    rows = refine.rows_per_strip(1, 4096, 4096, 32 if plan == "fma" else 16)
+    for image, low, floor in ((F32, F32, 30), (F16, F16, 15), (U8, F32, 21), (U8, F16, 12)):
+        assert cost.upsample_refine(image, low, plan, rows).bytes == floor
+    assert cost.upsample_refine_blend(U8, F16, plan, rows).bytes == 9
+    flops = cost.upsample_refine(F32, F32, plan, rows).flops
+    assert 2592 < flops < {"fma": 1.2, "dot": 2.0}[plan] * 2592
+    assert cost.upsample_refine_blend(F32, F32, plan, rows).flops == flops + 33
+
+
+@pytest.mark.parametrize("group", [16, 32])
+@pytest.mark.parametrize(("size", "count"), [(1, 1), (9, 1), (256, 1), (4096, 1), (8192, 4)])
+def test_strips(size: int, count: int, group: int) -> None:
+    rows = refine.rows_per_strip(count, size, size, group)
+    assert rows % 2 == 0 and 16 <= rows <= 128

@@ -1,0 +1,46 @@
+"""The recorded network gives what the network gives."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from abpn_fast import accelerate
+from tests.test_model import random_model
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+
+
+def test_a_cpu_and_training_are_refused() -> None:
+    model = accelerate(random_model())
+    with pytest.raises(ValueError, match="NVIDIA GPU, got an example on cpu"):
+        model.graphed(torch.rand(1, 3, 64, 64))
+    with pytest.raises(ValueError, match="levels"):
+        model.graphed(torch.rand(1, 3, 64, 64), levels=-1)
+    with pytest.raises(ValueError, match="eval"):
+        model.train().graphed(torch.rand(1, 3, 64, 64))
+
+
+@needs_gpu
+@torch.inference_mode()
+def test_same_bits_from_any_stream() -> None:
+    model = accelerate(random_model()).cuda().half()
+    images = [torch.rand(1, 3, 200, 264, device="cuda").half() for _ in range(3)]
+    wanted = [model(image, levels=2) for image in images]
+    recorded = model.graphed(torch.zeros_like(images[0]), levels=2)
+    for _ in range(2):
+        found = []
+        for image in images:
+            with torch.cuda.stream(torch.cuda.Stream()):
+                torch.cuda.current_stream().wait_stream(torch.cuda.default_stream())
+                found.append(recorded(image).clone())
+        torch.cuda.synchronize()
+        for one, other in zip(found, wanted, strict=True):
+            assert torch.equal(one, other)
+
+
+@needs_gpu
+def test_another_shape_is_refused() -> None:
+    recorded = accelerate(random_model()).cuda().graphed(torch.rand(1, 3, 64, 64, device="cuda"))
+    with pytest.raises(ValueError, match="like the example"):
+        recorded(torch.rand(1, 3, 64, 65, device="cuda"))

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from abpn_fast import tune
+from abpn_fast.kernels import launching
+
+
+class OnGpu:
+    """What ``tuned`` asks of a tensor."""
+
+    is_cuda, device = True, "cuda:0"
+
+
+@pytest.fixture
+def _table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    (tmp_path / "NVIDIA Abacus.json").write_text(json.dumps({"levels": {"threads": 32, "rows": 8}}))
+    monkeypatch.setattr(launching, "CONFIGS", tmp_path)
+    launching.tables.cache_clear()
+    yield
+    launching.tables.cache_clear()
+
+
+@pytest.mark.usefixtures("_table")
+def test_table_of_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    heuristic = {"threads": 64, "rows": 16}
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA Abacus")
+    assert launching.tuned("levels", OnGpu(), **heuristic) == {"threads": 32, "rows": 8}
+    assert launching.tuned("tiles", OnGpu(), threads=128) == {"threads": 128}
+    assert launching.tuned("levels", torch.zeros(1), **heuristic) == heuristic
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA Slide Rule")
+    assert launching.tuned("levels", OnGpu(), **heuristic) == heuristic
+
+
+def test_the_fastest_candidate() -> None:
+    def seconds(sizes: dict[str, int]) -> float:
+        return abs(sizes["threads"] - 64) + abs(sizes["rows"] - 32)
+
+    assert tune.fastest("levels", seconds) == {"threads": 64, "rows": 32}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_refusal_without_a_gpu() -> None:
+    done = subprocess.run([sys.executable, "-m", "abpn_fast.tune"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr == "abpn_fast.tune needs an NVIDIA GPU that PyTorch can use; there is none here.\n"
