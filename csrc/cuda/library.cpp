@@ -1,0 +1,172 @@
+// What torch.ops.abpn_fast_cuda offers.
+#include <Python.h>
+
+#include <optional>
+#include <string>
+
+#include <cuda_runtime_api.h>
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include "gated_task.h"
+#include "gated_weights.h"
+
+namespace abpn {
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+using namespace gated;
+
+void check(bool holds, const std::string& sentence) {
+  if (!holds) throw std::runtime_error("gated_conv: " + sentence);
+}
+
+void check_launch(const char* error) {
+  check(error == nullptr, std::string("the kernel could not be launched: ") + (error ? error : ""));
+}
+
+int small(int64_t size) {
+  check(size < (int64_t{1} << 30), "every size must be below 2^30, got " + std::to_string(size));
+  return static_cast<int>(size);
+}
+
+Type type_of(const Tensor& tensor) {
+  switch (tensor.scalar_type()) {
+    case ScalarType::Half: return Type::half;
+    case ScalarType::BFloat16: return Type::bfloat16;
+    case ScalarType::Float: return Type::single;
+    default: throw std::runtime_error("gated_conv: tensors must be float16, bfloat16 or float32");
+  }
+}
+
+void check_tensor(const char* name, const Tensor& tensor, std::initializer_list<int64_t> shape, const Tensor& like) {
+  bool fits = tensor.dim() == static_cast<int64_t>(shape.size());
+  for (size_t i = 0; fits && i < shape.size(); ++i) {
+    const int64_t wanted = shape.begin()[i];
+    fits = wanted < 0 || tensor.size(static_cast<int64_t>(i)) == wanted;
+  }
+  check(fits, std::string(name) + " does not have the shape that the other arguments ask for");
+  check(tensor.is_cuda() && tensor.get_device_index() == like.get_device_index(),
+        std::string(name) + " must be on the GPU of the other arguments");
+  check(tensor.scalar_type() == like.scalar_type(), std::string(name) + " must have the dtype of the other arguments");
+}
+
+View view(const Tensor& tensor) {
+  return view_of(tensor.const_data_ptr(), tensor.sizes().data(), tensor.strides().data());
+}
+
+int multiprocessors(int device) {
+  int count = 0;
+  const cudaError_t error = cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device);
+  check(error == cudaSuccess, std::string("the GPU does not answer: ") + cudaGetErrorString(error));
+  return count;
+}
+
+Weight weight_view(const Tensor& tensor) {
+  const auto stride = tensor.strides();
+  return {tensor.const_data_ptr(), {stride[0], stride[1], stride[2], stride[3]}};
+}
+
+bool phased(int64_t count, int64_t height, int64_t width) {
+  return worth_phases({small(count), small(height), small(width), 0, 0, 0, 0, 0, false});
+}
+
+Plan weights_plan(int64_t features, int64_t skip, int64_t out, bool masked, bool kept, bool phased) {
+  return plan_weights({0, 0, 0, small(features), small(skip), small(out), masked, masked, kept}, phased);
+}
+
+int64_t packed_numbers(int64_t features, int64_t skip, int64_t out, bool masked, bool kept, bool phased) {
+  return packed_size(weights_plan(features, skip, out, masked, kept, phased));
+}
+
+// The weights in the order in which the kernels read them.
+void pack(Tensor weight, std::optional<Tensor> skip_weight, int64_t features, bool masked, bool phased, int64_t stream,
+          Tensor packed) {
+  const int64_t out = weight.size(0) / 2, skip = weight.size(1) - features - masked;
+  const Plan plan = weights_plan(features, skip, out, masked, skip_weight.has_value(), phased);
+  check_tensor("packed", packed, {packed_size(plan)}, weight);
+  check_tensor("weight", weight, {2 * out, features + skip + masked, 3, 3}, packed);
+  if (skip_weight) check_tensor("skip_weight", *skip_weight, {out, skip, 3, 3}, packed);
+  const torch::stable::accelerator::DeviceGuard guard(weight.get_device_index());
+  check_launch(launch_packing(plan, weight_view(weight), skip_weight ? weight_view(*skip_weight) : Weight{},
+                              packed.mutable_data_ptr(), type_of(weight), reinterpret_cast<void*>(stream)));
+}
+
+// `packed` as `pack` makes it; biases contiguous; on `stream`, a cudaStream_t.
+void gated_conv(Tensor features, Tensor skip, std::optional<Tensor> mask, Tensor packed, Tensor bias,
+                std::optional<Tensor> skip_bias, double negative_slope, bool phased, int64_t stream, Tensor out) {
+  const int64_t count = skip.size(0), height = skip.size(2), width = skip.size(3), channels = out.size(1);
+  check_tensor("features", features, {count, -1, (height + 1) / 2, (width + 1) / 2}, skip);
+  if (mask) check_tensor("mask", *mask, {count, 1, -1, -1}, skip);
+  check_tensor("bias", bias, {2 * channels}, skip);
+  if (skip_bias) check_tensor("skip_bias", *skip_bias, {channels}, skip);
+  check_tensor("out", out, {count, channels, height, width}, skip);
+  check(bias.is_contiguous() && (!skip_bias || skip_bias->is_contiguous()), "biases must be contiguous");
+  check(!phased || (height % 2 == 0 && width % 2 == 0), "phases ask for an even height and width");
+
+  Task task{};
+  task.plan = plan_weights({small(count), small(height), small(width), small(features.size(1)), small(skip.size(1)),
+                            small(channels), mask ? small(mask->size(2)) : 0, mask ? small(mask->size(3)) : 0,
+                            skip_bias.has_value()},
+                           phased);
+  check_tensor("packed", packed, {packed_size(task.plan)}, skip);
+  const int device = skip.get_device_index();
+  const torch::stable::accelerator::DeviceGuard guard(device);
+  const Type type = type_of(skip);
+  const Kernel kernel = type == Type::single ? Kernel::full : half_kernel(task.plan);
+  plan_tiles(task.plan, tile_of(kernel), multiprocessors(device));
+
+  task.source[features_source] = view(features);
+  task.source[skip_source] = view(skip);
+  if (mask) task.source[mask_source] = view(*mask);
+  const View result = view_of(out.mutable_data_ptr(), out.sizes().data(), out.strides().data());
+  for (int i = 0; i < 4; ++i) task.out_stride[i] = result.stride[i];
+  task.out = out.mutable_data_ptr();
+  task.out_pairs = type != Type::single && steps_by(result, 2);
+  task.packed = packed.const_data_ptr();
+  task.bias = bias.const_data_ptr();
+  task.skip_bias = skip_bias ? skip_bias->const_data_ptr() : nullptr;
+  task.slope = static_cast<float>(negative_slope);
+  // From PyTorch's allocator, so that a CUDA graph can capture it; on the current stream, which is also the kernels'.
+  std::optional<Tensor> partial;
+  if (const int64_t size = partial_size(task.plan, kernel)) {
+    partial = torch::stable::new_empty(skip, {size}, ScalarType::Float);
+    task.partial = static_cast<float*>(partial->mutable_data_ptr());
+  }
+  check_launch(launch(task, kernel, type, reinterpret_cast<void*>(stream)));
+}
+
+}  // namespace
+}  // namespace abpn
+
+STABLE_TORCH_LIBRARY(abpn_fast_cuda, library) {
+  library.def("gated_conv_phased(int count, int height, int width) -> bool");
+  library.def(
+      "gated_conv_packed_size(int features, int skip, int out, bool masked, bool kept, bool phased) -> int");
+  library.def(
+      "gated_conv_pack(Tensor weight, Tensor? skip_weight, int features, bool masked, bool phased, int stream, "
+      "Tensor(a!) packed) -> ()");
+  library.def(
+      "gated_conv(Tensor features, Tensor skip, Tensor? mask, Tensor packed, Tensor bias, Tensor? skip_bias, "
+      "float negative_slope, bool phased, int stream, Tensor(a!) out) -> ()");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(abpn_fast_cuda, CompositeExplicitAutograd, library) {
+  library.impl("gated_conv_phased", TORCH_BOX(&abpn::phased));
+  library.impl("gated_conv_packed_size", TORCH_BOX(&abpn::packed_numbers));
+}
+
+STABLE_TORCH_LIBRARY_IMPL(abpn_fast_cuda, CUDA, library) {
+  library.impl("gated_conv_pack", TORCH_BOX(&abpn::pack));
+  library.impl("gated_conv", TORCH_BOX(&abpn::gated_conv));
+}
+
+// `import abpn_fast._C_cuda` loads the library, and loading it registers the operators.
+PyMODINIT_FUNC PyInit__C_cuda() {
+  static PyModuleDef module = {PyModuleDef_HEAD_INIT, "_C_cuda", nullptr, -1, nullptr, nullptr, nullptr, nullptr,
+                               nullptr};
+  return PyModule_Create(&module);
+}

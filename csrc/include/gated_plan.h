@@ -1,0 +1,227 @@
+// How one gated convolution is cut into tiles, and where each number of its virtual concatenation comes from: plain
+// index arithmetic, compiled for the GPU's kernels, their launches and the twin that checks both on a CPU.
+#pragma once
+
+#include <cstdint>
+
+#if defined(__CUDACC__)
+#define ABPN_BOTH __host__ __device__ __forceinline__
+#else
+#define ABPN_BOTH inline
+#endif
+
+namespace abpn::gated {
+
+// As a matrix product: a row per pixel, a column per filter, and k over the taps of every channel that is concatenated.
+// k is walked in steps; the last step of a source is padded with zeros.
+constexpr int step_size = 32;
+
+enum Source { features_source = 0, skip_source = 1, mask_source = 2, sources = 3 };
+// Filters of a tile: those of F and of G, and of S where the skip is kept.
+enum Filter { feature_filter = 0, gate_filter = 1, skip_filter = 2, filters = 3 };
+
+struct Shape {
+  int count, height, width;
+  int features, skip, out;
+  // 0 without a mask.
+  int mask_height, mask_width;
+  bool kept;
+};
+
+// k of one source: blocks of `run` channels, in each the taps, in each the channels of the block.
+struct Segment {
+  // 4 or 9 taps; run is 1 << shift where that is not negative.
+  int channels, run, shift, taps, steps;
+  // The place of its weights (gated_weights.h).
+  int64_t packed;
+};
+
+// Pixels and output channels that one block of threads computes, and how many such blocks a multiprocessor holds.
+struct Tile {
+  int pixels, outs, resident;
+};
+constexpr Tile wide_tile{128, 64, 1}, middle_tile{64, 32, 3}, narrow_tile{128, 8, 4}, float_tile{64, 32, 3};
+enum class Kernel { wide, middle, narrow, full };
+
+struct Plan {
+  Shape shape;
+  // Even and odd rows and columns apart: four classes of pixels, in each of which nearest upsampling and a 3x3 filter
+  // are one 2x2 filter of summed weights over the low features.
+  bool phased;
+  Segment segment[sources];
+  Tile tile;
+  int64_t pixel_tiles;  // of one class
+  int out_tiles, splits;
+};
+
+struct Pixel {
+  int image, y, x;
+  bool inside;
+};
+
+ABPN_BOTH int64_t parts(int64_t whole, int64_t part) { return (whole + part - 1) / part; }
+
+ABPN_BOTH int classes(const Plan& plan) { return plan.phased ? 4 : 1; }
+ABPN_BOTH int filter_sets(const Plan& plan) { return plan.shape.kept ? 3 : 2; }
+// Filters that meet a source: S's only the skip.
+ABPN_BOTH int filter_sets(const Plan& plan, int source) { return source == skip_source && plan.shape.kept ? 3 : 2; }
+
+ABPN_BOTH int packed_rows(const Plan& plan, int source) { return filter_sets(plan, source) * plan.shape.out; }
+
+ABPN_BOTH int64_t packed_size(const Plan& plan, int source) {
+  const int64_t size = int64_t{plan.segment[source].steps} * packed_rows(plan, source) * step_size;
+  return source == features_source ? size * classes(plan) : size;
+}
+
+// The longest run of channels, a power of two up to a step, that all blocks can have; an odd number of channels is one.
+inline int run_of(int channels) {
+  for (int run = step_size; run >= 8; run /= 2)
+    if (channels % run == 0) return run;
+  return channels;
+}
+
+inline Segment segment_of(int channels, int taps) {
+  const int run = run_of(channels), steps = static_cast<int>(parts(int64_t{channels} * taps, step_size));
+  int shift = -1;
+  for (int bit = 0; bit < 31; ++bit)
+    if (run == 1 << bit) shift = bit;
+  return {channels, run, shift, taps, steps, 0};
+}
+
+// Classes save 5 of 9 multiplications of the features and cost 7 of 9 more of their weights to read: worth it from two
+// full tiles of pixels per class on. The sizes must be even, or a summed weight would reach past the edge.
+inline bool worth_phases(const Shape& shape) {
+  return shape.height % 2 == 0 && shape.width % 2 == 0 && int64_t{shape.count} * shape.height * shape.width >= 1024;
+}
+
+// What the packed weights depend on; the rest of the plan is added by `plan_tiles`.
+inline Plan plan_weights(const Shape& shape, bool phased) {
+  Plan plan{};
+  plan.shape = shape;
+  plan.phased = phased;
+  plan.segment[features_source] = segment_of(shape.features, phased ? 4 : 9);
+  plan.segment[skip_source] = segment_of(shape.skip, 9);
+  plan.segment[mask_source] = segment_of(shape.mask_height ? 1 : 0, 9);
+  int64_t packed = 0;
+  for (int source = 0; source < sources; ++source) {
+    plan.segment[source].packed = packed;
+    packed += packed_size(plan, source);
+  }
+  return plan;
+}
+
+ABPN_BOTH int steps(const Plan& plan) {
+  return plan.segment[0].steps + plan.segment[1].steps + plan.segment[2].steps;
+}
+
+ABPN_BOTH int64_t class_pixels(const Plan& plan) {
+  return int64_t{plan.shape.count} * plan.shape.height * plan.shape.width / classes(plan);
+}
+
+inline Tile tile_of(Kernel kernel) {
+  return kernel == Kernel::wide     ? wide_tile
+         : kernel == Kernel::middle ? middle_tile
+         : kernel == Kernel::narrow ? narrow_tile
+                                    : float_tile;
+}
+
+// The kernel for half precisions.
+inline Kernel half_kernel(const Plan& plan) {
+  if (plan.shape.out <= narrow_tile.outs) return Kernel::narrow;
+  return plan.shape.out > middle_tile.outs && class_pixels(plan) > middle_tile.pixels ? Kernel::wide : Kernel::middle;
+}
+
+// k is split between blocks of threads until they fill the GPU, each with at least four steps.
+inline void plan_tiles(Plan& plan, Tile tile, int multiprocessors) {
+  plan.tile = tile;
+  plan.pixel_tiles = parts(class_pixels(plan), tile.pixels);
+  plan.out_tiles = static_cast<int>(parts(plan.shape.out, tile.outs));
+  const int64_t blocks = plan.pixel_tiles * classes(plan) * plan.out_tiles;
+  const int64_t most = steps(plan) / 4, wanted = blocks ? int64_t{multiprocessors} * tile.resident / blocks : 1;
+  plan.splits = static_cast<int>(wanted < 1 || most < 1 ? 1 : wanted < most ? wanted : most);
+}
+
+// The first step of split `index`: equal shares of the cost, which is that of the filters a step meets.
+ABPN_BOTH int split_begin(const Plan& plan, int index) {
+  const int64_t features = plan.segment[0].steps, skip = plan.segment[1].steps, mask = plan.segment[2].steps;
+  const int64_t of_skip = filter_sets(plan, skip_source);
+  const int64_t share = (2 * (features + mask) + of_skip * skip) * index / plan.splits;
+  if (share <= 2 * features) return static_cast<int>(share / 2);
+  const int64_t after = share - 2 * features;
+  if (after <= of_skip * skip) return static_cast<int>(features + after / of_skip);
+  return static_cast<int>(features + skip + (after - of_skip * skip) / 2);
+}
+
+// Whether a split meets S's filters.
+ABPN_BOTH bool split_has_skip(const Plan& plan, int index) {
+  const int first = plan.segment[0].steps, last = first + plan.segment[1].steps;
+  return plan.shape.kept && split_begin(plan, index) < last && split_begin(plan, index + 1) > first;
+}
+
+// From a step of all to one of its source.
+ABPN_BOTH int source_of(const Plan& plan, int& step) {
+  int source = 0;
+  while (source < mask_source && step >= plan.segment[source].steps) step -= plan.segment[source++].steps;
+  return source;
+}
+
+// The channel and tap that k stands for; false for padding.
+ABPN_BOTH bool locate(const Segment& segment, int k, int& channel, int& tap) {
+  if (k >= segment.channels * segment.taps) return false;
+  const int block = segment.shift >= 0 ? k >> segment.shift : k / segment.run, inner = k - block * segment.run;
+  const int outer = segment.taps == 4 ? block / 4 : block / 9;
+  tap = block - outer * segment.taps;
+  channel = outer * segment.run + inner;
+  return true;
+}
+
+// Pixel `index` of a class.
+ABPN_BOTH Pixel pixel_of(const Plan& plan, int phase, int64_t index) {
+  const int width = plan.phased ? plan.shape.width / 2 : plan.shape.width;
+  const int height = plan.phased ? plan.shape.height / 2 : plan.shape.height;
+  const int64_t row = index / width;
+  const int image = static_cast<int>(row / height), x = static_cast<int>(index - row * width);
+  const int y = static_cast<int>(row - int64_t{image} * height);
+  const bool inside = index < class_pixels(plan);
+  return plan.phased ? Pixel{image, 2 * y + phase / 2, 2 * x + phase % 2, inside} : Pixel{image, y, x, inside};
+}
+
+// Where tap `tap` of a pixel reads: for the mask in pixels of the result, else of the source itself; false for zero.
+ABPN_BOTH bool reach(const Plan& plan, int source, int tap, const Pixel& pixel, int& y, int& x) {
+  if (!pixel.inside) return false;
+  if (source == features_source && plan.phased) {
+    y = ((pixel.y - 1) >> 1) + tap / 2;
+    x = ((pixel.x - 1) >> 1) + tap % 2;
+    return y >= 0 && x >= 0 && y < plan.shape.height / 2 && x < plan.shape.width / 2;
+  }
+  y = pixel.y + tap / 3 - 1;
+  x = pixel.x + tap % 3 - 1;
+  if (y < 0 || x < 0 || y >= plan.shape.height || x >= plan.shape.width) return false;
+  if (source == features_source) y >>= 1, x >>= 1;
+  return true;
+}
+
+// Bilinear resizing as PyTorch's with align_corners=False: value = first + weight * (second - first), in its own order.
+struct Between {
+  int first, second;
+  float weight;
+};
+
+ABPN_BOTH Between between(int at, int size, int resized) {
+  const float scale = static_cast<float>(size) / static_cast<float>(resized);
+  const float inside = scale * (static_cast<float>(at) + 0.5f) - 0.5f, position = inside < 0.0f ? 0.0f : inside;
+  const int floor = static_cast<int>(position), first = floor < size ? floor : size - 1;
+  return {first, first + 1 < size ? first + 1 : first, position - static_cast<float>(first)};
+}
+
+// read(y, x) gives the mask's value there.
+template <class Read>
+ABPN_BOTH float resized_mask(const Plan& plan, int y, int x, const Read& read) {
+  const Between row = between(y, plan.shape.mask_height, plan.shape.height);
+  const Between column = between(x, plan.shape.mask_width, plan.shape.width);
+  const float left = 1.0f - column.weight, right = column.weight;
+  return (1.0f - row.weight) * (left * read(row.first, column.first) + right * read(row.first, column.second)) +
+         row.weight * (left * read(row.second, column.first) + right * read(row.second, column.second));
+}
+
+}  // namespace abpn::gated

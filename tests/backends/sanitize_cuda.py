@@ -1,0 +1,30 @@
+"""A few gated convolutions on a GPU, for `compute-sanitizer --tool memcheck python -m tests.backends.sanitize_cuda`."""
+
+from __future__ import annotations
+
+import torch
+
+from tests.backends.test_cuda import check, inputs
+
+# Every kernel, whole and phased, split and not, with tiles that stick out on every side.
+SHAPES = [
+    (64, 64, 64, (16, 16)),
+    (72, 40, 72, (33, 17)),
+    (48, 40, 24, (5, 9)),
+    (16, 8, 40, (34, 36)),
+    (16, 3, 3, (32, 34)),
+    (9, 7, 5, (7, 7)),
+]
+
+
+def main() -> None:
+    torch.manual_seed(0)
+    for dtype in (torch.float16, torch.bfloat16, torch.float32):
+        for features, skip, out, size in SHAPES:
+            check(inputs(features, skip, out, size, count=2, dtype=dtype))
+    torch.cuda.synchronize()
+    print(f"{3 * len(SHAPES)} gated convolutions within their budgets")
+
+
+if __name__ == "__main__":
+    main()

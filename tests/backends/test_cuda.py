@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import gc
+import random
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import abpn_fast
+from abpn_fast import backends, native, reference
+from abpn_fast.backends import cuda
+from tests.accuracy import assert_same_bits
+from tests.ops import test_gated_conv
+from tests.ops.contract import Inputs, tensors
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+# (features, skip, out, size) of every attentive module at a thumbnail of 256.
+BASE = [(512, 512, 512, 8), (512, 512, 512, 16), (512, 256, 256, 32), (256, 128, 128, 64), (128, 64, 64, 128)]
+SMALL = [(128, 128, 128, 8), (128, 128, 128, 16), (128, 64, 64, 32), (64, 32, 32, 64), (32, 16, 16, 128)]
+MODULES = [*BASE, (64, 3, 3, 256), *SMALL, (16, 3, 3, 256)]
+
+
+def inputs(
+    features: int, skip: int, out: int, size: tuple[int, int], *, count: int = 1, dtype: torch.dtype = torch.float16
+) -> Inputs:
+    def draw(*shape: int, scale: float = 1) -> Tensor:
+        return (scale * torch.randn(shape, device="cuda")).to(dtype)
+
+    joined = features + skip + 1
+    height, width = size
+    return {
+        "features": draw(count, features, -(-height // 2), -(-width // 2)).contiguous(
+            memory_format=torch.channels_last
+        ),
+        "skip": draw(count, skip, height, width).contiguous(memory_format=torch.channels_last),
+        "mask": torch.rand(count, 1, 64, 64, device="cuda").to(dtype),
+        "weight": draw(2 * out, joined, 3, 3, scale=(9 * joined) ** -0.5),
+        "bias": draw(2 * out, scale=0.1),
+        "skip_weight": draw(out, skip, 3, 3, scale=(9 * skip) ** -0.5),
+        "skip_bias": draw(out, scale=0.1),
+        "negative_slope": 0.2,
+    }
+
+
+def check(given: Inputs) -> Tensor:
+    """Within twice the error of the reference in the same dtype, against float64."""
+    result = abpn_fast.ops.gated_conv(**given, backend="cuda")
+    exact = reference.gated_conv(**{k: v.double() if isinstance(v, Tensor) else v for k, v in given.items()})
+    plain = reference.gated_conv(**given)
+    found, allowed = ((each.double() - exact).abs().max().item() for each in (result, plain))
+    ulps = 4 * torch.finfo(result.dtype).eps * exact.abs().max().item()
+    assert found <= 2 * allowed + ulps, f"off by {found:.3g} where {2 * allowed + ulps:.3g} is allowed"
+    return result
+
+
+@needs_gpu
+class TestOnTheGPU:
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+    @pytest.mark.parametrize("module", MODULES, ids=str)
+    def test_the_network(self, module: tuple[int, int, int, int], dtype: torch.dtype) -> None:
+        for count in (1, 2):
+            check(inputs(*module[:3], (module[3], module[3]), count=count, dtype=dtype))
+
+    @pytest.mark.parametrize("seed", range(30))
+    def test_random_shapes(self, seed: int) -> None:
+        draw = random.Random(seed)
+        channels = (draw.randint(1, 160), draw.randint(1, 160), draw.randint(1, 140))
+        if seed % 2:
+            channels = tuple(8 * -(-channel // 8) for channel in channels)
+        size, count = (draw.randint(1, 70), draw.randint(1, 70)), draw.randint(1, 3)
+        dtype = draw.choice([torch.float16, torch.bfloat16, torch.float32])
+        given = inputs(*channels, size, count=count, dtype=dtype)
+        if draw.random() < 0.3:
+            given = test_gated_conv.without_mask(given)
+        if draw.random() < 0.3:
+            given |= {"skip_weight": None, "skip_bias": None}
+        result = check(given)
+        assert_same_bits(abpn_fast.ops.gated_conv(**given, backend="cuda"), result)
+        plain = {k: v.contiguous() if isinstance(v, Tensor) else v for k, v in given.items()}
+        assert_same_bits(abpn_fast.ops.gated_conv(**plain, backend="cuda"), result)
+
+    def test_changed_weights_are_seen(self) -> None:
+        given = inputs(16, 8, 24, (10, 12))
+        for _ in range(3):
+            check(given)
+            given["weight"].mul_(-1.5)
+            given["skip_weight"].add_(0.1)
+        check(given | {"skip_weight": given["skip_weight"].flip(0)})
+
+    def test_weights_are_packed_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        given, packings = inputs(16, 8, 24, (10, 12)), []
+        pack = cuda._pack
+        monkeypatch.setattr(cuda, "_pack", lambda *arguments: packings.append(1) or pack(*arguments))
+        for _ in range(3):
+            check(given)
+        assert len(packings) == 1
+        before = len(cuda._cache)
+        del given
+        gc.collect()
+        assert len(cuda._cache) == before - 1
+
+    def test_graph(self) -> None:
+        given = inputs(64, 64, 64, (16, 16))
+        wanted = abpn_fast.ops.gated_conv(**given, backend="cuda")
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            result = abpn_fast.ops.gated_conv(**given, backend="cuda")
+        for scale in (1, -2):
+            given["features"].mul_(scale)
+            graph.replay()
+            torch.cuda.synchronize()
+            wanted = abpn_fast.ops.gated_conv(**given, backend="cuda")
+            assert_same_bits(result, wanted)
+
+    def test_graph_from_the_first_call_on(self) -> None:
+        given = inputs(64, 64, 64, (16, 16))
+        check(inputs(8, 8, 8, (4, 4)))
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            result = abpn_fast.ops.gated_conv(**given, backend="cuda")
+        check(given)
+        graph.replay()
+        torch.cuda.synchronize()
+        assert_same_bits(result, abpn_fast.ops.gated_conv(**given, backend="cuda"))
+
+    def test_another_stream(self) -> None:
+        given = inputs(64, 64, 64, (32, 32))
+        wanted = check(given)
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            result = abpn_fast.ops.gated_conv(**given, backend="cuda")
+        stream.synchronize()
+        assert_same_bits(result, wanted)
+
+    def test_what_the_library_refuses(self) -> None:
+        given = inputs(8, 8, 8, (4, 4))
+        out = torch.empty_like(given["skip"])
+        with pytest.raises(RuntimeError, match="packed does not have the shape"):
+            torch.ops.abpn_fast_cuda.gated_conv(
+                *(given[name] for name in ("features", "skip", "mask")),
+                out.flatten(),
+                given["bias"],
+                None,
+                0.2,
+                False,
+                0,
+                out,
+            )
+
+
+class TestGradient:
+    """Needs no GPU: it is made of PyTorch's own operators."""
+
+    @pytest.mark.parametrize("size", [(1, 1), (3, 4), (6, 5)], ids=str)
+    @pytest.mark.parametrize(
+        "contract", [test_gated_conv.TestContract, test_gated_conv.TestPlain], ids=["lam", "plain"]
+    )
+    def test_against_finite_differences(
+        self, contract: type[test_gated_conv.TestContract], size: tuple[int, int]
+    ) -> None:
+        given = contract().inputs(size, count=2, dtype=torch.float64)
+        names = list(tensors(given))
+
+        class Function(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx: Any, *values: Tensor) -> Tensor:
+                ctx.save_for_backward(*values)
+                return reference.gated_conv(**given | dict(zip(names, values, strict=True)))
+
+            @staticmethod
+            @torch.autograd.function.once_differentiable
+            def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+                arguments = given | dict(zip(names, ctx.saved_tensors, strict=True))
+                return tuple(cuda.gated_conv_backward([grad], arguments, names, lambda result: [result]))
+
+        values = [given[name].requires_grad_() for name in names]
+        assert torch.autograd.gradcheck(Function.apply, values)
+
+    @pytest.mark.parametrize(
+        "contract", [test_gated_conv.TestContract, test_gated_conv.TestPlain], ids=["lam", "plain"]
+    )
+    def test_each_alone_and_in_any_order(self, contract: type[test_gated_conv.TestContract]) -> None:
+        given = contract().inputs((5, 6), dtype=torch.float64)
+        grad = torch.randn_like(reference.gated_conv(**given))
+        names = list(tensors(given))
+        wanted = backends.backward("reference", "gated_conv")([grad], given, names, lambda result: [result])
+        for order in (names, names[::-1], *([name] for name in names)):
+            found = cuda.gated_conv_backward([grad], given, order, lambda result: [result])
+            for name, gradient in zip(order, found, strict=True):
+                assert gradient.is_contiguous()
+                torch.testing.assert_close(gradient, wanted[names.index(name)])
+
+
+class TestChoice:
+    def test_without_tensors(self) -> None:
+        if not torch.cuda.is_available():
+            assert cuda.why_not("gated_conv", []) == "backend cuda needs an NVIDIA GPU, and there is none"
+
+    def test_shapes_that_are_left_to_cudnn(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        given = test_gated_conv.TestContract().inputs((6, 8))
+        wanted = reference.gated_conv(**given)
+        monkeypatch.setattr(cuda, "CUDNN_WINS", {(2, 5, 4, 3, 6, 8)})
+        out = torch.full_like(wanted, torch.nan)
+        cuda.gated_conv(*given.values(), out=out)
+        assert_same_bits(out, wanted)
+
+    def test_reasons(self) -> None:
+        image = torch.rand(1, 3, 6, 6)
+        assert "gated_conv alone" in str(cuda.why_not("pyramid_down", [image]))
+        assert "got one on cpu" in str(cuda.why_not("gated_conv", [image]))
+        gpu = SimpleNamespace(device=torch.device("cuda", 0), dtype=torch.float64)
+        assert "got torch.float64" in str(cuda.why_not("gated_conv", [gpu]))
+
+    def test_an_old_gpu(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        gpu = SimpleNamespace(device=torch.device("cuda", 0), dtype=torch.float16)
+        monkeypatch.setattr(cuda, "_capability", lambda device: (7, 5))
+        assert "8.0 or newer, got 7.5" in str(cuda.why_not("gated_conv", [gpu]))
+
+    def test_automatic_choice_falls_back_with_the_reason(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(native, "why_missing", lambda backend: f"backend {backend} is not compiled")
+        monkeypatch.setattr(cuda, "_capability", lambda device: (9, 0))
+        gpu: Any = SimpleNamespace(device=torch.device("cuda", 0), dtype=torch.float16)
+        assert backends.choose("auto", "gated_conv", [gpu]) == "reference"
+        with pytest.raises(RuntimeError, match="backend cuda is not compiled"):
+            backends.choose("cuda", "gated_conv", [gpu])

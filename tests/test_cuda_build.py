@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from abpn_fast import cuda_build, native
+
+
+class TestOnFirstUse:
+    @pytest.fixture
+    def _nvcc(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A compiler that does nothing, and a cache of one's own."""
+        compiler = tmp_path / "cuda" / "bin" / "nvcc"
+        compiler.parent.mkdir(parents=True)
+        compiler.write_text("#!/bin/sh\necho release 1; exit ${FAKE_NVCC:-0}\n")
+        compiler.chmod(0o755)
+        monkeypatch.setenv("CUDA_HOME", str(tmp_path / "cuda"))
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        monkeypatch.delenv("ABPN_FAST_DISABLE_JIT", raising=False)
+
+    def test_it_can_be_forbidden(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("ABPN_FAST_DISABLE_JIT", "1")
+        with pytest.raises(RuntimeError, match="ABPN_FAST_DISABLE_JIT=1 forbids"):
+            cuda_build.on_first_use()
+
+    def test_without_nvcc(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+        monkeypatch.delenv("ABPN_FAST_DISABLE_JIT", raising=False)
+        with pytest.raises(RuntimeError, match="cannot be compiled here: there is no nvcc"):
+            cuda_build.on_first_use()
+
+    @pytest.mark.usefixtures("_nvcc")
+    def test_one_compiles_and_the_others_wait(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        compilations, libraries = [], []
+
+        def compile_library(target: Path, folder: Path) -> None:
+            compilations.append(target)
+            time.sleep(0.3)
+            target.write_bytes(b"library")
+
+        monkeypatch.setattr(cuda_build, "compile_library", compile_library)
+        threads = [threading.Thread(target=lambda: libraries.append(cuda_build.on_first_use())) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(compilations) == 1
+        assert len(set(libraries)) == 1 and libraries[0].read_bytes() == b"library"
+
+    @pytest.mark.usefixtures("_nvcc")
+    def test_a_failure_is_remembered_and_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("FAKE_NVCC", "1")
+        monkeypatch.setattr(native, "_installed", lambda backend: None)
+        attempts = []
+        run = cuda_build._run
+        monkeypatch.setattr(cuda_build, "_run", lambda commands: attempts.append(1) or run(commands))
+        native.why_missing.cache_clear()
+        try:
+            for _ in range(2):
+                assert native.why_missing("cuda") == "backend cuda does not compile: release 1"
+        finally:
+            native.why_missing.cache_clear()
+        assert len(attempts) == 1
+
+    @pytest.mark.usefixtures("_nvcc")
+    def test_a_change_is_compiled_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "8.0")
+        before = cuda_build._key()
+        assert cuda_build._key() == before
+        monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "9.0")
+        assert cuda_build._key() != before
+
+    @pytest.mark.parametrize(
+        ("wanted", "flags"),
+        [
+            ("8.0", ["arch=compute_80,code=sm_80"]),
+            ("8.0;9.0a", ["arch=compute_80,code=sm_80", "arch=compute_90a,code=sm_90a"]),
+            ("10.0+PTX", ["arch=compute_100,code=sm_100", "arch=compute_100,code=compute_100"]),
+        ],
+    )
+    def test_architectures(self, wanted: str, flags: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", wanted)
+        assert cuda_build.architecture_flags() == [f"-gencode={flag}" for flag in flags]
+
+    def test_an_architecture_by_another_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "Hopper")
+        with pytest.raises(ValueError, match=r"TORCH_CUDA_ARCH_LIST must hold numbers .*got 'Hopper'"):
+            cuda_build.architecture_flags()
+
+
+class TestSetup:
+    def extensions(self, **environment: str) -> subprocess.CompletedProcess[str]:
+        """What ``setup.py`` would build, by its own words."""
+        root = Path(cuda_build.__file__).parents[1]
+        code = "import setuptools; setuptools.setup = lambda **o: print([e.name for e in o.get('ext_modules', [])]); "
+        code += "import runpy; runpy.run_path('setup.py')"
+        hidden = {name: value for name, value in os.environ.items() if name != "TORCH_CUDA_ARCH_LIST"}
+        return subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=root,
+            env=hidden | environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def test_left_out_on_request(self) -> None:
+        done = self.extensions(ABPN_FAST_BUILD_CPU="0", ABPN_FAST_BUILD_CUDA="0")
+        assert done.stdout.strip() == "[]"
+        assert "without its native library for CUDA: ABPN_FAST_BUILD_CUDA is 0" in done.stderr
+
+    def test_without_nvcc(self, tmp_path: Path) -> None:
+        done = self.extensions(ABPN_FAST_BUILD_CPU="0", CUDA_HOME=str(tmp_path))
+        assert "without its native library for CUDA: there is no nvcc" in done.stderr and done.returncode == 0
+        done = self.extensions(ABPN_FAST_BUILD_CPU="0", CUDA_HOME=str(tmp_path), ABPN_FAST_BUILD_CUDA="1")
+        assert "library for CUDA cannot be built: there is no nvcc" in done.stderr and done.returncode != 0
+
+    @pytest.mark.skipif(cuda_build.why_not_buildable() is not None, reason="there is no nvcc")
+    def test_with_nvcc(self) -> None:
+        options = {"ABPN_FAST_BUILD_CPU": "0"}
+        for asked in ({"ABPN_FAST_BUILD_CUDA": "1"}, {"TORCH_CUDA_ARCH_LIST": "9.0"}):
+            assert self.extensions(**options, **asked).stdout.strip() == "['abpn_fast._C_cuda']"
+        if not torch.cuda.is_available():
+            assert "there is no GPU (set TORCH_CUDA_ARCH_LIST" in self.extensions(**options).stderr
+
+    def test_a_wish_of_another_kind(self) -> None:
+        done = self.extensions(ABPN_FAST_BUILD_CUDA="maybe", ABPN_FAST_BUILD_CPU="0")
+        assert "ABPN_FAST_BUILD_CUDA must be auto, 0 or 1, got 'maybe'" in done.stderr and done.returncode != 0
