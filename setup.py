@@ -1,6 +1,7 @@
-"""Adds the native library where torch and a C++ compiler are at hand; says so in one line where not.
+"""Adds the native libraries where torch and their compilers are at hand; says so in one line where not.
 
-``ABPN_FAST_BUILD_CPU``: ``auto`` (default), ``0`` to leave the library out, ``1`` to fail where it cannot be built.
+``ABPN_FAST_BUILD_CPU``, ``ABPN_FAST_BUILD_CUDA``: ``auto`` (default), ``0`` to leave the library out, ``1`` to fail
+where it cannot be built. ``auto`` builds the CUDA library where there is nvcc and a GPU or ``TORCH_CUDA_ARCH_LIST``.
 """
 
 from __future__ import annotations
@@ -18,21 +19,32 @@ from setuptools import setup
 
 def native() -> dict[str, Any]:
     """Arguments of ``setup`` that build ``csrc``, or none."""
-    wish = os.environ.get("ABPN_FAST_BUILD_CPU", "auto")
-    if wish not in ("auto", "0", "1"):
-        raise SystemExit(f"ABPN_FAST_BUILD_CPU must be auto, 0 or 1, got {wish!r}")
-    missing = "ABPN_FAST_BUILD_CPU is 0" if wish == "0" else why_not_buildable()
-    if missing and wish == "1":
-        raise SystemExit(f"abpn_fast: the native library cannot be built: {missing}")
-    if missing:
-        print(f"abpn_fast: installed without its native library: {missing}", file=sys.stderr)
+    extensions = [extension for kind in ("CPU", "CUDA") if (extension := library(kind)) is not None]
+    if not extensions:
         return {}
-    build = description()
     return {
-        "ext_modules": build.extensions(),
-        "cmdclass": {"build_ext": build.BuildExtension},
+        "ext_modules": extensions,
+        "cmdclass": {"build_ext": description().BuildExtension},
         "options": {"bdist_wheel": {"py_limited_api": "cp310"}},
     }
+
+
+def library(kind: str) -> Any:
+    """The extension with the CPU or the CUDA kernels, or None."""
+    variable = f"ABPN_FAST_BUILD_{kind}"
+    wish = os.environ.get(variable, "auto")
+    if wish not in ("auto", "0", "1"):
+        raise SystemExit(f"{variable} must be auto, 0 or 1, got {wish!r}")
+    missing = f"{variable} is 0" if wish == "0" else why_not_buildable()
+    if kind == "CUDA":
+        missing = missing or description().why_no_cuda(asked=wish == "1")
+    if missing and wish == "1":
+        raise SystemExit(f"abpn_fast: the native library for {kind} cannot be built: {missing}")
+    if missing:
+        print(f"abpn_fast: without its native library for {kind}: {missing}", file=sys.stderr)
+        return None
+    build = description()
+    return build.cuda_extension() if kind == "CUDA" else build.cpu_extension()
 
 
 def why_not_buildable() -> str | None:

@@ -16,16 +16,19 @@ if TYPE_CHECKING:
     from abpn_fast.config import ABPNConfig
     from abpn_fast.model import ABPN, accelerate
     from abpn_fast.photo import retouch_file
+    from abpn_fast.planning import Plan, plan
     from abpn_fast.reference import Retouched, default_levels
 
 _HOME = {
     "ABPN": "model",
     "ABPNConfig": "config",
+    "Plan": "planning",
     "Retouched": "reference",
     "accelerate": "model",
     "compatible_backends": "backends",
     "default_levels": "reference",
     "ops": "ops",
+    "plan": "planning",
     "reference": "reference",
     "retouch_file": "photo",
     "use_backend": "backends",
@@ -49,12 +52,14 @@ def __dir__() -> list[str]:
 __all__ = [
     "ABPN",
     "ABPNConfig",
+    "Plan",
     "Retouched",
     "__version__",
     "accelerate",
     "compatible_backends",
     "default_levels",
     "ops",
+    "plan",
     "reference",
     "retouch_file",
     "use_backend",

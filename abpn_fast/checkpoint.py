@@ -76,12 +76,13 @@ def write(
         name: value.detach().to("cpu", dtype if value.is_floating_point() else None).contiguous().clone()
         for name, value in state.items()
     }
-    _replace(target / _WEIGHTS, lambda partial: save_file(stored, partial, metadata={"format": "pt"}))
-    _replace(target / _CONFIG, lambda partial: partial.write_text(config.to_json(), encoding="utf-8"))
+    replace(target / _WEIGHTS, lambda partial: save_file(stored, partial, metadata={"format": "pt"}))
+    replace(target / _CONFIG, lambda partial: partial.write_text(config.to_json(), encoding="utf-8"))
     return target
 
 
-def _replace(path: Path, write_to: Callable[[Path], object]) -> None:
+def replace(path: Path, write_to: Callable[[Path], object]) -> None:
+    """Write ``path`` whole or not at all: ``write_to`` fills a file beside it, which then takes its name."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
     partial = Path(name)

@@ -8,8 +8,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from abpn_fast import checkpoint, ops, reference, strips
+from abpn_fast import checkpoint, low_res, ops, reference, sparse, strips
+from abpn_fast.backends import choose, requested
 from abpn_fast.config import ABPNConfig
+from abpn_fast.graphed import Graphed
+from abpn_fast.prepared import Prepared
 from abpn_fast.reference import PolynomialBlend, RefiningModule, Retouched, keep_below, mask_scale
 
 
@@ -26,6 +29,7 @@ class ABPN(reference.ABPN):
 
     def __init__(self, config: ABPNConfig | str = "base") -> None:
         super().__init__(config)
+        self._folded: Prepared[low_res.Folded] = Prepared()
 
     @classmethod
     def from_pretrained(
@@ -102,9 +106,55 @@ class ABPN(reference.ABPN):
             if mask_threshold is not None and mask is not None:
                 result = keep_below(image, result, mask, mask_threshold)
             return _finish(Retouched(result, mask, low_res, layers, pyramid), out, True)
-        for i in reversed(range(1, levels)):
-            layer = ops.upsample_refine(layer, pyramid[i], pyramid[i + 1], *self._weights(i))
+        parts = self._parts(pyramid, layer, mask, mask_threshold)
+        if parts is not None:
+            layer = sparse.expand(pyramid, layer, parts, self._weights)
+        else:
+            for i in reversed(range(1, levels)):
+                layer = ops.upsample_refine(layer, pyramid[i], pyramid[i + 1], *self._weights(i))
         return self._finest(layer, image, pyramid[1], strength, mask, mask_threshold, out)
+
+    def graphed(
+        self,
+        example: Tensor,
+        *,
+        levels: int | None = None,
+        strength: float = 1.0,
+        mask_threshold: float | None = None,
+    ) -> Graphed:
+        """``forward`` recorded as one CUDA graph, for inference on images like ``example``; call it with an image.
+
+        Args:
+            example: (N, 3, H, W), on the GPU, as for ``forward``.
+            levels, strength, mask_threshold: of every call.
+
+        Returns:
+            A function of an image; it keeps its own copy of the image and of all that is computed from it.
+
+        Raises:
+            ValueError, TypeError: an argument does not fit, the model is training, or ``example`` is not on a GPU.
+        """
+        if self.training:
+            raise ValueError("graphed is for inference; call model.eval() first")
+        levels = self.check(example, levels, strength, mask_threshold)
+
+        def run(image: Tensor) -> Tensor:
+            result = self(image, levels=levels, strength=strength, mask_threshold=mask_threshold)
+            assert isinstance(result, Tensor)
+            return result
+
+        return Graphed(run, example)
+
+    def _parts(
+        self, pyramid: list[Tensor], layer: Tensor, mask: Tensor | None, mask_threshold: float | None
+    ) -> list[sparse.Rectangle] | None:
+        """Where the levels between need to be expanded, if not everywhere: on a CPU, where looking costs nothing."""
+        if mask is None or mask_threshold is None or len(pyramid) < 3 or torch.compiler.is_compiling():
+            return None
+        recording = torch.is_grad_enabled() and layer.requires_grad
+        if recording or choose(requested(None), "upsample_refine", [layer, *pyramid[1:]]) != "cpu":
+            return None
+        return sparse.rectangles(mask, mask_threshold)
 
     def _in_strips(
         self,
@@ -131,9 +181,16 @@ class ABPN(reference.ABPN):
     def _blend_layer(self, thumbnail: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
         """``(M, R_l, B_l)`` from I_l."""
         assert isinstance(self.blend, PolynomialBlend)
-        mask, low_res = self.retouch(thumbnail)
+        mask, retouched = self.retouch(thumbnail)
+        # Under autocast the branch computes in half precision, the operators do not.
+        retouched = retouched.to(thumbnail.dtype)
         blend, damping = self.blend, self.blend.damping
-        return mask, low_res, ops.reverse_adaptive_blend(thumbnail, low_res, blend.j, blend.k, damping=damping)
+        return mask, retouched, ops.reverse_adaptive_blend(thumbnail, retouched, blend.j, blend.k, damping=damping)
+
+    def retouch(self, thumbnail: Tensor) -> tuple[Tensor | None, Tensor]:
+        """The local retouching layer, LRL: ``(M, R_l)`` from I_l, (N, 3, h, w); see ``abpn_fast.low_res``."""
+        found = low_res.retouch(self, thumbnail, self._folded)
+        return super().retouch(thumbnail) if found is None else found
 
     def _finest(
         self,

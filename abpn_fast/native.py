@@ -1,4 +1,4 @@
-"""The compiled library with the CPU kernels: found and loaded on first use, or the reason why it is not there."""
+"""The compiled libraries, one of CPU and one of CUDA kernels: found and loaded on first use, or why they are not."""
 
 from __future__ import annotations
 
@@ -7,21 +7,38 @@ from pathlib import Path
 
 import torch
 
-# The oldest LibTorch that has the interface the library is compiled against.
+from abpn_fast import cuda_build
+
+# The oldest LibTorch that has the interface the libraries are compiled against.
 _OLDEST_TORCH = (2, 10)
 
 
 @functools.cache
-def why_missing() -> str | None:
-    """Load ``abpn_fast._C``; None when ``torch.ops.abpn_fast_cpu`` works, otherwise one sentence."""
-    files = sorted(Path(__file__).parent.glob("_C.*"))
-    if not files:
-        return "backend cpu is not compiled; run `python setup.py build_ext --inplace` with a C++17 compiler"
+def why_missing(backend: str = "cpu") -> str | None:
+    """Load the library of backend ``"cpu"`` or ``"cuda"``; None when its operators work, otherwise one sentence.
+
+    They are ``torch.ops.abpn_fast_cpu`` and ``torch.ops.abpn_fast_cuda``. The second is compiled on first use where it
+    is not installed and nvcc is at hand; a failure is remembered as long as the process lives.
+    """
     version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
     if version < _OLDEST_TORCH:
-        return f"backend cpu needs torch 2.10 or newer, got {torch.__version__}"
+        return f"backend {backend} needs torch 2.10 or newer, got {torch.__version__}"
     try:
-        torch.ops.load_library(files[0])  # type: ignore[no-untyped-call]
+        library = _installed(backend) or cuda_build.on_first_use()
+    except RuntimeError as error:
+        return str(error)
+    try:
+        torch.ops.load_library(library)  # type: ignore[no-untyped-call]
     except OSError as error:
-        return f"backend cpu does not load {files[0].name}: {error}"
+        return f"backend {backend} does not load {library.name}: {error}"
     return None
+
+
+def _installed(backend: str) -> Path | None:
+    name = {"cpu": "_C", "cuda": "_C_cuda"}[backend]
+    files = sorted(Path(__file__).parent.glob(f"{name}.*"))
+    if not files and backend == "cpu":
+        raise RuntimeError(
+            "backend cpu is not compiled; run `python setup.py build_ext --inplace` with a C++17 compiler"
+        )
+    return files[0] if files else None

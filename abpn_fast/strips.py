@@ -15,7 +15,7 @@ from torch import Tensor
 from abpn_fast import ops
 
 # Rows of B_i that a false border spoils: two by the convolutions, one more by the upsampling; even, to stay in phase.
-_REACH = 4
+REACH = 4
 
 
 class Rows(NamedTuple):
@@ -115,9 +115,9 @@ def strips(
     """
     heights = _heights(image, levels)
     for rows in cut(heights[0], strip_rows, mask_scale or 2):
-        needed = [rows.grown(mask_scale or _REACH).within(heights[0])]
+        needed = [rows.grown(mask_scale or REACH).within(heights[0])]
         for i in range(1, levels):
-            needed.append(needed[-1].halved().grown(_REACH).within(heights[i]))
+            needed.append(needed[-1].halved().grown(REACH).within(heights[i]))
         needed.append(needed[-1].halved())
         held = _held([*needed], heights)
         yield Strip(rows, needed, _slices(image, held, down), held)

@@ -1,20 +1,42 @@
-"""How the native library is compiled: one description for wheels and for builds in place."""
+"""How the native libraries are compiled: one description for wheels and for builds in place."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
+from types import ModuleType
 
 from setuptools import Extension
 from setuptools.command.build_ext import build_ext
 
-# Flags hold for every compiler that takes GCC's; torch's own class would add what its unstable interface needs.
-BuildExtension = build_ext
-
 _HERE = Path(__file__).parent
-# The oldest LibTorch and Python whose stable interfaces are used; the library loads under every later one.
-_TORCH_TARGET = "0x020a000000000000"
-_PYTHON_LIMIT = "0x030a0000"
+
+
+def _cuda_build() -> ModuleType:
+    """``abpn_fast/cuda_build.py``, without the package around it."""
+    path = _HERE.parent / "abpn_fast" / "cuda_build.py"
+    spec = importlib.util.spec_from_file_location("abpn_fast_cuda_build", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+cuda_build = _cuda_build()
+
+
+class BuildExtension(build_ext):
+    """Compiles the CPU library as any extension and the CUDA library with nvcc."""
+
+    def build_extension(self, ext: Extension) -> None:
+        """Torch's own class would add what its unstable interface needs."""
+        if ext.name == "abpn_fast._C_cuda":
+            cuda_build.compile_library(Path(self.get_ext_fullpath(ext.name)).resolve(), Path(self.build_temp) / "cuda")
+        else:
+            super().build_extension(ext)
+
 
 COMPILE_FLAGS = [
     "-std=c++17",
@@ -29,27 +51,47 @@ COMPILE_FLAGS = [
     "-Wall",
     "-Wextra",
 ]
+# ``ABPN_FAST_SANITIZE=1``, for `make test-sanitize`: what is undefined or out of bounds ends the program.
+SANITIZE_FLAGS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-O1", "-g1"]
 
 
-def extensions() -> list[Extension]:
+def cpu_extension() -> Extension:
     """``abpn_fast._C``, the CPU kernels; torch must be importable."""
     from torch.utils.cpp_extension import include_paths, library_paths
 
-    return [
-        Extension(
-            "abpn_fast._C",
-            _relative("cpu/*.cpp"),
-            depends=_relative("include/*.h"),
-            include_dirs=[_from_root(_HERE / "include")],
-            library_dirs=library_paths(),
-            libraries=["torch_cpu"],
-            define_macros=[("TORCH_TARGET_VERSION", _TORCH_TARGET), ("Py_LIMITED_API", _PYTHON_LIMIT)],
-            # As system headers, whose warnings are not ours.
-            extra_compile_args=COMPILE_FLAGS + [f"-isystem{path}" for path in include_paths()],
-            py_limited_api=True,
-            language="c++",
-        )
-    ]
+    sanitize = SANITIZE_FLAGS if os.environ.get("ABPN_FAST_SANITIZE") == "1" else []
+    targets = [("TORCH_TARGET_VERSION", cuda_build.TORCH_TARGET), ("Py_LIMITED_API", cuda_build.PYTHON_LIMIT)]
+    return Extension(
+        "abpn_fast._C",
+        _relative("cpu/*.cpp"),
+        depends=_relative("include/*.h"),
+        include_dirs=[_from_root(_HERE / "include")],
+        library_dirs=library_paths(),
+        libraries=["torch_cpu"],
+        define_macros=targets,
+        # As system headers, whose warnings are not ours.
+        extra_compile_args=COMPILE_FLAGS + [f"-isystem{path}" for path in include_paths()] + sanitize,
+        extra_link_args=sanitize[:1],
+        py_limited_api=True,
+        language="c++",
+    )
+
+
+def cuda_extension() -> Extension:
+    """``abpn_fast._C_cuda``, the CUDA kernels; torch must be importable and nvcc at hand."""
+    sources = [*_relative("cuda/*.cu"), *_relative("cuda/*.cpp")]
+    depends = [*_relative("cuda/*.cuh"), *_relative("cuda/*.h"), *_relative("include/*.h")]
+    return Extension("abpn_fast._C_cuda", sources, depends=depends, py_limited_api=True)
+
+
+def why_no_cuda(asked: bool) -> str | None:
+    """Why the CUDA library is left out, or None; unless ``asked`` for, also where there is nothing to run it."""
+    import torch
+
+    missing: str | None = cuda_build.why_not_buildable()
+    if missing is None and not asked and not torch.cuda.is_available() and not os.environ.get("TORCH_CUDA_ARCH_LIST"):
+        return "there is no GPU (set TORCH_CUDA_ARCH_LIST to build for others)"
+    return missing
 
 
 def _relative(pattern: str) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import random
 from typing import Any
 
@@ -10,8 +12,12 @@ import pytest
 import torch
 
 from abpn_fast import compatible_backends
+from abpn_fast.backends import triton
 from abpn_fast.ops import operator
 
+if not torch.cuda.is_available() and importlib.util.find_spec("triton") is not None:
+    # Read when the kernels are imported, on their first use.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 
 
@@ -26,6 +32,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             (device, backend)
             for device in DEVICES
             for backend in compatible_backends(torch.empty(1, 3, 1, 1, device=device), operator=name)
+            # Triton's interpreter takes seconds where others take milliseconds: tests/kernels choose what it runs.
+            if (device, backend) != ("cpu", "triton")
         ]
         metafunc.parametrize(("device", "backend"), pairs)
     elif "device" in metafunc.fixturenames:
@@ -39,6 +47,21 @@ def _seeded() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _quick_interpreter() -> None:
+    """Triton's interpreter prepares its language anew for every function called; for ours once is enough."""
+    if triton.interpreted():
+        from triton.runtime.interpreter import InterpretedFunction
+
+        slow = InterpretedFunction.__call__
+
+        def call(function: Any, *arguments: Any, **options: Any) -> Any:
+            ours = function.fn.__module__.startswith("abpn_fast.")
+            return function.rewrite()(*arguments, **options) if ours else slow(function, *arguments, **options)
+
+        InterpretedFunction.__call__ = call
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -10,7 +10,12 @@ from abpn_fast.ops import pyramid_down
 from tests.test_model import random_model
 
 SIZES = [(1, 9), (37, 21), (64, 40), (131, 33), (260, 18)]
-EXACT = [name for name in compatible_backends(operator="upsample_refine_blend") if name != "reference"]
+# Triton's interpreter is too slow for whole models.
+EXACT = [
+    name
+    for name in compatible_backends(torch.empty(1, 3, 1, 1), operator="upsample_refine_blend")
+    if name not in ("reference", "triton")
+]
 
 
 @pytest.mark.parametrize("size", SIZES)

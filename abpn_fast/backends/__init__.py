@@ -20,7 +20,7 @@ from torch import Tensor
 
 _log = logging.getLogger("abpn_fast")
 # In the order of the automatic choice.
-BACKENDS = ("cpu", "reference")
+BACKENDS = ("triton", "cuda", "cpu", "reference")
 OPERATORS = (
     "adaptive_blend",
     "reverse_adaptive_blend",
@@ -105,6 +105,8 @@ def choose(backend: str, operator: str, tensors: Sequence[Tensor]) -> str:
             raise RuntimeError(reason)
         return backend
     for name in BACKENDS:
+        if name == "triton" and tensors[0].device.type == "cpu":
+            continue  # Its interpreter is for tests: only when asked for by name.
         reason = _refusal(name, operator, tensors)
         if reason is None:
             return name
@@ -124,6 +126,16 @@ def backward(backend: str, operator: str) -> Callable[..., Any]:
     """The function of ``backend`` that runs the gradient of ``operator``, or the reference's."""
     own = getattr(_module(backend), f"{operator}_backward", None)
     function: Callable[..., Any] = own or _module("reference").backward(operator)
+    return function
+
+
+def helper(backend: str, name: str, default: Callable[..., Any]) -> Callable[..., Any]:
+    """The function ``name`` of ``backend`` beside its operators, or ``default``.
+
+    The folded retouching layer asks for ``working_dtype(dtype)``, ``convolution(x, weight, bias, stride, slope)`` and
+    ``joined_convolution(features, skip, weight, bias, slope)``; ``abpn_fast.low_res`` has the defaults.
+    """
+    function: Callable[..., Any] = getattr(_module(backend), name, default)
     return function
 
 

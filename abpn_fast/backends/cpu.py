@@ -9,18 +9,20 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import conv2d, interpolate, leaky_relu
 
-from abpn_fast import native
+from abpn_fast import native, reference
+from abpn_fast.backends import joined, onednn
+from abpn_fast.prepared import from_tensors
 
 INSTRUCTION_SETS = ("portable", "avx2", "avx512")
 _VARIABLE = "ABPN_FAST_CPU_ISA"
+_PRECISION = "ABPN_FAST_CPU_PRECISION"
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.uint8)
 
 
 def why_not(operator: str, tensors: Sequence[Tensor]) -> str | None:
     """Why this backend cannot run ``operator`` on these tensors, in one sentence, or None."""
-    if operator == "gated_conv":
-        return "backend cpu has no gated_conv yet"
     for tensor in tensors:
         if tensor.device.type != "cpu":
             return f"backend cpu runs on tensors on the CPU, got one on {tensor.device}"
@@ -79,6 +81,73 @@ def upsample_refine_blend(
     _ops().upsample_refine_blend(
         blend_low, image, image_low, weight1, bias1, weight2, bias2, j, k, strength, mask, mask_threshold, out
     )
+
+
+def gated_conv(
+    features: Tensor,
+    skip: Tensor,
+    mask: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    skip_weight: Tensor | None,
+    skip_bias: Tensor | None,
+    negative_slope: float,
+    out: Tensor,
+) -> None:
+    filters = weight, bias, skip_weight, skip_bias
+    if 0 in features.shape[:2] or skip.shape[1] == 0:
+        out.copy_(reference.gated_conv(features, skip, mask, *filters, negative_slope=negative_slope))
+    elif out.shape[1] == 3 and out.shape[2] % 2 == 0 and out.shape[3] % 2 == 0:
+        if mask is not None:
+            mask = interpolate(mask.float(), size=out.shape[2:], mode="bilinear", align_corners=False)
+        _ops().gated_conv_picture(features, skip, mask, *filters, negative_slope, out)
+    else:
+        joined.run(_ops(), features, skip, mask, filters, 1, negative_slope, out)
+
+
+def convolution(x: Tensor, weight: Tensor, bias: Tensor, stride: int, negative_slope: float) -> Tensor:
+    """``leaky_relu(conv3x3(x))``, channels last; what oneDNN makes of the filters is kept while they live."""
+
+    def make() -> onednn.Convolution:
+        return onednn.Convolution(weight, bias, x.shape, stride=stride, negative_slope=negative_slope)
+
+    if x.shape[0] == 0 or onednn.computing_dtype(x.dtype) != x.dtype:
+        return leaky_relu(conv2d(x, weight, bias, stride, padding=1), negative_slope)
+    return from_tensors(("convolution", stride, negative_slope), (weight, bias), make)(x)
+
+
+def joined_convolution(features: Tensor, skip: Tensor, weight: Tensor, bias: Tensor, negative_slope: float) -> Tensor:
+    """``leaky_relu(conv3x3(Cat(up(f), F_skip)))``, channels last."""
+    shape = skip.shape[0], weight.shape[0], *skip.shape[2:]
+    out = torch.empty(shape, dtype=skip.dtype, memory_format=torch.channels_last)
+    if skip.shape[0]:
+        joined.run(_ops(), features, skip, None, (weight, bias, None, None), 0, negative_slope, out)
+    return out
+
+
+def precision() -> str:
+    """``ABPN_FAST_CPU_PRECISION``: what float32 models compute in, ``"float32"`` (the default) or ``"bf16"``.
+
+    Raises:
+        ValueError: another value.
+    """
+    name = os.environ.get(_PRECISION) or "float32"
+    if name not in ("float32", "bf16"):
+        raise ValueError(f"{_PRECISION} must be float32 or bf16, got {name!r}; unset it for float32")
+    return name
+
+
+def working_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What the folded retouching layer of a model in ``dtype`` computes in, on this machine."""
+    wanted = precision() == "bf16"
+    return torch.bfloat16 if wanted and dtype == torch.float32 and _has_bf16() else dtype
+
+
+@functools.cache
+def _has_bf16() -> bool:
+    """Whether the CPU multiplies bfloat16 numbers, rather than only storing them."""
+    named: bool = onednn.available() and torch.cpu._is_avx512_bf16_supported()
+    return named
 
 
 def instruction_set() -> str:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from abpn_fast import reference
+from abpn_fast.backends.gradient_strips import in_strips
 
 
 def why_not(operator: str, tensors: Sequence[Tensor]) -> None:
@@ -117,4 +118,4 @@ def backward(operator: str) -> Callable[..., list[Tensor]]:
             )
         return [grad.contiguous() for grad in found]
 
-    return gradients
+    return in_strips(gradients) if operator in ("upsample_refine", "upsample_refine_blend") else gradients

@@ -44,7 +44,7 @@ inline void subtract_rows(const Picture& image, const Picture& low, const Pictur
       if (row == begin || y == 0) low_rows.start(n, x / 2, (some + 1) / 2);
       load_rows(image, n, y, x, some, high, step);
       for (int64_t c = 0; c < 3; ++c) {
-        low_rows.upsample(y, c, up);
+        low_rows.upsample(y, c, [&](int64_t i, Vec even, Vec odd) { store_alternating(up + i, even, odd); });
         for (int64_t i = 0; i < some; ++i) high[c * step + i] -= up[i];
       }
       store_rows(high, step, out, n, y, x, some);

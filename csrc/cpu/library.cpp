@@ -18,6 +18,7 @@ STABLE_TORCH_LIBRARY(abpn_fast_cpu, library) {
   library.def("best_isa() -> int");
   library.def("isa() -> int");
   library.def("use_isa(int wanted) -> ()");
+  library.def("fma_peak(float seconds) -> float");
   library.def("adaptive_blend(Tensor image, Tensor blend, Tensor j, Tensor k, float strength, Tensor(a!) out) -> ()");
   library.def(
       "reverse_adaptive_blend(Tensor image, Tensor retouched, Tensor j, Tensor k, float damping, Tensor(a!) out) -> ()");
@@ -30,12 +31,22 @@ STABLE_TORCH_LIBRARY(abpn_fast_cpu, library) {
       "upsample_refine_blend(Tensor blend_low, Tensor image, Tensor image_low, Tensor weight1, Tensor bias1, "
       "Tensor weight2, Tensor bias2, Tensor j, Tensor k, float strength, Tensor? mask, float? mask_threshold, "
       "Tensor(a!) out) -> ()");
+  library.def(
+      "gated_conv_finish(Tensor joined, Tensor? low, Tensor? mask, Tensor? mask_weight, int width, int row, "
+      "float negative_slope, Tensor(a!) out) -> ()");
+  library.def(
+      "gated_conv_picture(Tensor features, Tensor skip, Tensor? mask, Tensor weight, Tensor bias, Tensor? skip_weight, "
+      "Tensor? skip_bias, float negative_slope, Tensor(a!) out) -> ()");
+  library.def(
+      "gated_conv_tiles(Tensor features, Tensor skip, Tensor? mask, Tensor weight, Tensor bias, Tensor? skip_weight, "
+      "Tensor? skip_bias, float negative_slope, int kernel, bool phased, int multiprocessors, Tensor(a!) out) -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(abpn_fast_cpu, CompositeExplicitAutograd, library) {
   library.impl("best_isa", TORCH_BOX(&best_isa));
   library.impl("isa", TORCH_BOX(&isa));
   library.impl("use_isa", TORCH_BOX(&use_isa));
+  library.impl("fma_peak", TORCH_BOX(&abpn::fma_peak));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(abpn_fast_cpu, CPU, library) {
@@ -45,6 +56,9 @@ STABLE_TORCH_LIBRARY_IMPL(abpn_fast_cpu, CPU, library) {
   library.impl("laplacian_decompose", TORCH_BOX(&abpn::laplacian_decompose));
   library.impl("upsample_refine", TORCH_BOX(&abpn::upsample_refine));
   library.impl("upsample_refine_blend", TORCH_BOX(&abpn::upsample_refine_blend));
+  library.impl("gated_conv_finish", TORCH_BOX(&abpn::gated_conv_finish));
+  library.impl("gated_conv_picture", TORCH_BOX(&abpn::gated_conv_picture));
+  library.impl("gated_conv_tiles", TORCH_BOX(&abpn::gated_conv_tiles));
 }
 
 // `import abpn_fast._C` loads the library, and loading it registers the operators.

@@ -21,15 +21,17 @@ struct Cut {
 namespace abpn {
 namespace {
 
-// The hidden layer of a block is a multiple of 32 columns wide and reaches one column further than the block on each side.
-constexpr int64_t hidden_columns_step = 32, widest_hidden = 256;
+// The hidden layer of a block is whole register tiles wide, of every instruction set, and reaches one column further than
+// the block on each side. Narrower with a mask: a block is kept or computed in its whole width.
+constexpr int64_t hidden_columns_step = 96, widest_hidden = 288, widest_masked = 192;
 // The pages of a strip's rows stay in the TLB from one block to the next.
 constexpr int64_t tallest_strip = 128;
 
-Cut cut(const Picture& image) {
+Cut cut(const Picture& image, bool masked) {
+  const int64_t widest = masked ? widest_masked : widest_hidden;
   const auto parts = [](int64_t whole, int64_t part) { return (whole + part - 1) / part; };
   Cut cut;
-  cut.blocks = parts(image.width, widest_hidden - 2);
+  cut.blocks = parts(image.width, widest - 2);
   const int64_t hidden = parts(image.width, cut.blocks) + 2;
   // Even, so that every block begins where a low pixel begins.
   cut.block_columns = parts(hidden, hidden_columns_step) * hidden_columns_step - 2;
@@ -45,7 +47,7 @@ Cut cut(const Picture& image) {
 }  // namespace
 
 void refine(const Refinement& refinement) {
-  const Cut pieces = cut(refinement.image);
+  const Cut pieces = cut(refinement.image, refinement.keeping.has_value());
   const int64_t units = refinement.image.count * pieces.blocks * pieces.strips;
   const auto refine_units = ABPN_FOR_ISA(refine_units);
   if (units > 0)
@@ -68,75 +70,127 @@ class RefineBlock {
  public:
   static int64_t step(const Cut& pieces) { return (pieces.block_columns + 2 + 64) / 16 * 16; }
   static int64_t floats(const Cut& pieces) {
-    return (4 * 9 + 4 * 16 + 2 * 3 + 3) * step(pieces) + 2 * LowRows::floats(low_columns(pieces));
+    return (4 * (9 + 16) + 2 * 3 + 3 + 2) * step(pieces) + 4 * (6 + 16) * RefiningConvolutions::window_step +
+           2 * LowRows::floats(low_columns(pieces));
   }
 
   RefineBlock(const Refinement& task, const Cut& pieces, Scratch& scratch)
       : task_(task),
         pieces_(pieces),
-        weights_(task.weights),
+        convolutions_(task.weights),
         step_(step(pieces)),
         input_(scratch.take(4 * 9 * step_)),
-        hidden_(scratch.take(4 * 16 * step_)),
+        transformed_input_(four(scratch.take(4 * 6 * window_step), 6 * window_step)),
+        hidden_(four(scratch.take(4 * 16 * step_), 16 * step_)),
+        transformed_hidden_(four(scratch.take(4 * 16 * window_step), 16 * window_step)),
         result_(scratch.take(2 * 3 * step_)),
         row_(scratch.take(3 * step_)),
+        mask_rows_(scratch.take(2 * step_)),
         blend_low_(task.blend_low, scratch, low_columns(pieces)),
         image_low_(task.image_low, scratch, low_columns(pieces)) {}
 
+  // One strip of one block. Rows that the mask keeps whole are copied, and cost nothing more.
   void run(int64_t n, int64_t block, int64_t strip) {
     n_ = n;
     x_ = block * pieces_.block_columns;
-    const int64_t begin = strip * pieces_.strip_rows, end = std::min(begin + pieces_.strip_rows, task_.image.height);
     start_columns();
-    for (int64_t y = begin - 2; y < begin + 2; ++y) load_input(y);
-    convolve1(begin - 1);
-    for (int64_t y = begin; y < end; y += 2) {
-      load_input(y + 2);
-      load_input(y + 3);
-      plan_prefetches(y);
-      convolve1(y + 1);
-      convolve2(y);
-      for (int64_t row = y; row < std::min(y + 2, end); ++row) finish(row);
+    const int64_t end = std::min((strip + 1) * pieces_.strip_rows, task_.image.height);
+    for (int64_t y = strip * pieces_.strip_rows; y < end;) {
+      const bool kept = keeps(y, end);
+      int64_t same = std::min(y + rows_kept_or_not, end);
+      while (same < end && keeps(same, end) == kept) same = std::min(same + rows_kept_or_not, end);
+      if (kept)
+        for (int64_t row = y; row < same; ++row) copy_pixels(task_.image, task_.out, n_, row, x_, columns_, row_);
+      else
+        retouch(y, same);
+      y = same;
     }
   }
 
  private:
+  // The mask is looked at for this many rows of a block at a time; even, since rows are computed in pairs.
+  static constexpr int64_t rows_kept_or_not = 16;
+  static constexpr int64_t window = RefiningConvolutions::window, window_step = RefiningConvolutions::window_step;
+
   static int64_t low_columns(const Cut& pieces) { return pieces.block_columns / 2 + 2; }
   float* input(int64_t y) const { return input_ + (y & 3) * 9 * step_; }
-  float* hidden(int64_t y) const { return hidden_ + (y & 3) * 16 * step_; }
-  float* result(int64_t y) const { return result_ + (y & 1) * 3 * step_; }
-  int64_t hidden_columns() const { return pieces_.block_columns + 2; }
+  // With room for the two columns before the first.
+  float* result(int64_t y) const { return result_ + (y & 1) * 3 * step_ + 16; }
+  static FourRows four(float* rows, int64_t step) { return {{rows, rows + step, rows + 2 * step, rows + 3 * step}}; }
+  FourRows inputs(int64_t y, int64_t x) const {
+    return {{input(y) + x, input(y + 1) + x, input(y + 2) + x, input(y + 3) + x}};
+  }
+
+  void retouch(int64_t begin, int64_t end) {
+    for (int64_t y = begin - 2; y < begin + 2; ++y) load_input(y);
+    ordinary_ = false;
+    convolve(begin - 2, false);
+    for (int64_t y = begin; y < end; y += 2) {
+      load_input(y + 2);
+      load_input(y + 3);
+      plan_prefetches(y);
+      convolve(y, true);
+      for (int64_t row = y; row < std::min(y + 2, end); ++row) finish(row);
+    }
+  }
+
+  // Whether the upsampled mask is below the threshold for all of the next rows. It is a mean of the cells around a pixel,
+  // up to rounding.
+  bool keeps(int64_t y, int64_t end) const {
+    if (!task_.keeping) return false;
+    const auto& [mask, scale, threshold] = *task_.keeping;
+    const int64_t first_column = taps(x_, mask.width, scale).first;
+    const int64_t count = taps(x_ + columns_ - 1, mask.width, scale).second - first_column + 1;
+    const int64_t last = taps(std::min(y + rows_kept_or_not, end) - 1, mask.height, scale).second;
+    for (int64_t row = taps(y, mask.height, scale).first; row <= last; ++row) {
+      load_rows(mask, n_, row, first_column, count, row_, 0);
+      for (int64_t i = 0; i < count; ++i)
+        if (!(row_[i] + 1e-6f * std::fabs(row_[i]) < threshold)) return false;
+    }
+    return true;
+  }
 
   // Column 0 of an input row is x - 2, of a hidden row x - 1, of a result x.
   void start_columns() {
     columns_ = std::min(pieces_.block_columns, task_.image.width - x_);
+    hidden_columns_ = (columns_ + 2 + lanes * vectors1 - 1) / (lanes * vectors1) * (lanes * vectors1);
     begin_ = std::max<int64_t>(x_ - 2, 0);
-    end_ = std::min(x_ - 2 + hidden_columns() + 2, task_.image.width);
+    end_ = std::min(x_ - 2 + hidden_columns_ + 2, task_.image.width);
     const int64_t low = begin_ / 2, low_count = (end_ + 1) / 2 - low;
     blend_low_.start(n_, low, low_count);
     image_low_.start(n_, low, low_count);
+    mask_row_held_[0] = mask_row_held_[1] = -1;
   }
 
   void load_input(int64_t y) {
     float* row = input(y);
+    ordinary_row_[y & 3] = true;
     if (y < 0 || y >= task_.image.height) {
       std::fill(row, row + 9 * step_, 0.0f);
       return;
     }
     const int64_t before = begin_ - (x_ - 2), count = end_ - begin_;
-    for (int64_t c = 0; c < 3; ++c) blend_low_.upsample(y, c, row + c * step_ + before);
     load_rows(task_.image, n_, y, begin_, count, row + 6 * step_ + before, step_);
     for (int64_t c = 0; c < 3; ++c) {
+      float* up = row + c * step_ + before;
+      blend_low_.upsample(y, c, [&](int64_t i, Vec even, Vec odd) { store_alternating(up + i, even, odd); });
       const float* image = row + (6 + c) * step_ + before;
       float* high = row + (3 + c) * step_ + before;
-      image_low_.upsample(y, c, row_);
-      for (int64_t i = 0; i < count; ++i) high[i] = image[i] - row_[i];
+      image_low_.upsample(y, c, [&](int64_t i, Vec even, Vec odd) {
+        const Pair up_image = alternating(even, odd);
+        store(high + i, load(image + i) - up_image.first);
+        store(high + i + lanes, load(image + i + lanes) - up_image.second);
+      });
     }
     for (int64_t c = 0; c < 9; ++c) {
       float* channel = row + c * step_;
       std::fill(channel, channel + before, 0.0f);
-      std::fill(channel + before + count, channel + step_, 0.0f);
+      std::fill(channel + before + count, channel + hidden_columns_ + 2 + lanes, 0.0f);
     }
+    Magnitude magnitude;
+    for (int64_t c = 0; c < 6; ++c)
+      for (int64_t i = 0; i < hidden_columns_ + 2; i += lanes) magnitude.add(load(row + c * step_ + i));
+    ordinary_row_[y & 3] = magnitude.within(RefiningConvolutions::most);
   }
 
   // What the next step reads and what this one writes.
@@ -149,92 +203,149 @@ class RefineBlock {
     ahead_.add(task_.image_low, n_, y / 2 + 3, low_x, low_count);
   }
 
-  void convolve1(int64_t y) {
-    const float* const rows[4] = {input(y - 1), input(y), input(y + 1), input(y + 2)};
-    float* const to[2] = {hidden(y), hidden(y + 1)};
-    weights_.convolve1(rows, to, step_, hidden_columns(), ahead_);
-    clear_outside(y);
-    clear_outside(y + 1);
+  // Hidden rows y + 1 and y + 2, and rows y and y + 1 of the result where they are wanted.
+  void convolve(int64_t y, bool wanted) {
+    const bool before = ordinary_;
+    ordinary_ = convolutions_.ordinary() && ordinary_row_[0] && ordinary_row_[1] && ordinary_row_[2] && ordinary_row_[3];
+    const bool at_once = before && ordinary_;
+    if (task_.blending)
+      convolve(y, at_once, wanted, [&](int row, auto... part) { blend(y + row, part...); });
+    else
+      convolve(y, at_once, wanted, [&](int row, auto... part) { add_residual(y + row, part...); });
   }
 
-  // The second convolution is padded with zeros, which is not what the first one gives out there.
-  void clear_outside(int64_t y) {
-    float* row = hidden(y);
-    if (y < 0 || y >= task_.image.height) {
-      std::fill(row, row + 16 * step_, 0.0f);
-      return;
+  template <class Finish>
+  void convolve(int64_t y, bool at_once, bool wanted, Finish&& finish) {
+    const auto inside = [&](int64_t row) { return row >= 0 && row < task_.image.height ? 1.0f : 0.0f; };
+    const float rows_inside[2] = {inside(y + 1), inside(y + 2)};
+    if (!at_once) std::memcpy(hidden_.row[2], hidden_.row[0], sizeof(float) * 2 * 16 * step_);
+    for (int64_t x = 0; x < hidden_columns_; x += window) {
+      float* const hidden[2] = {hidden_.row[0] + x, hidden_.row[1] + x};
+      if (ordinary_) {
+        transform(inputs(y, x));
+        convolutions_.convolve1(transformed_input_, hidden, rows_inside, step_, transformed_hidden_, ahead_);
+      } else {
+        convolutions_.convolve1_directly(inputs(y, x), hidden, rows_inside, step_, window);
+      }
+      clear_outside(x);
+      if (!at_once) continue;
+      if (wanted)
+        convolutions_.convolve2(
+            transformed_hidden_, ahead_,
+            [&](int row, int c, int64_t i, auto... sums) { finish(row, c, x + i, sums...); });
+      keep_last_columns();
     }
-    const int64_t inside = task_.image.width - (x_ - 1);
+    const FourRows all{{hidden_.row[2], hidden_.row[3], hidden_.row[0], hidden_.row[1]}};
+    if (wanted && !at_once) convolutions_.convolve2_directly(all, step_, columns_, finish);
+  }
+
+  // A window of four input rows to what the products take of it.
+  void transform(const FourRows& rows) const {
+    for (int64_t c = 0; c < 6; ++c) {
+      const float *d0 = rows.row[0] + c * step_, *d1 = rows.row[1] + c * step_;
+      const float *d2 = rows.row[2] + c * step_, *d3 = rows.row[3] + c * step_;
+      float *t0 = transformed_input_.row[0] + c * window_step, *t1 = transformed_input_.row[1] + c * window_step;
+      float *t2 = transformed_input_.row[2] + c * window_step, *t3 = transformed_input_.row[3] + c * window_step;
+      for (int64_t i = 0; i < window_step; i += lanes) {
+        const Vec a = load(d0 + i), b = load(d1 + i), c = load(d2 + i), d = load(d3 + i);
+        store(t0 + i, a - c);
+        store(t1 + i, b + c);
+        store(t2 + i, c - b);
+        store(t3 + i, b - d);
+      }
+    }
+  }
+
+  // Of this window of the transformed hidden rows, for the next.
+  void keep_last_columns() const {
+    for (int r = 0; r < 4; ++r)
+      for (int64_t c = 0; c < 16 * window_step; c += window_step)
+        for (int64_t i = 0; i < RefiningConvolutions::before; i += lanes)
+          store(transformed_hidden_.row[r] + c + i, load(transformed_hidden_.row[r] + c + window + i));
+  }
+
+  // The second convolution is padded with zeros, which is not what the first one gives beyond the sides.
+  void clear_outside(int64_t x) const {
+    const int64_t inside = std::max<int64_t>(task_.image.width - (x_ - 1) - x, 0);
+    const bool left = x_ == 0 && x == 0;
+    if (!left && inside >= window) return;
+    const auto clear = [&](float* row) {
+      if (left) row[0] = 0.0f;
+      if (inside < window) std::fill(row + inside, row + window, 0.0f);
+    };
     for (int64_t c = 0; c < 16; ++c) {
-      if (x_ == 0) row[c * step_] = 0.0f;
-      if (inside < hidden_columns()) std::fill(row + c * step_ + inside, row + c * step_ + hidden_columns(), 0.0f);
+      for (int r = 0; r < 2; ++r) clear(hidden_.row[r] + c * step_ + x);
+      for (int r = 0; r < 4; ++r)
+        clear(transformed_hidden_.row[r] + c * window_step + RefiningConvolutions::before);
     }
   }
 
-  void convolve2(int64_t y) {
-    const float* const rows[4] = {hidden(y - 1), hidden(y), hidden(y + 1), hidden(y + 2)};
-    float* const to[2] = {result(y), result(y + 1)};
-    weights_.convolve2(rows, to, step_, pieces_.block_columns, ahead_);
+  void add_residual(int64_t y, int64_t c, int64_t x, int64_t count, const float* sums) const {
+    const float* up = input(y) + c * step_ + 2 + x;
+    float* to = result(y) + c * step_ + x;
+    for (int64_t i = 0; i < count; i += lanes) store(to + i, load(sums + i) + load(up + i));
   }
 
-  // The residual, the blend and the mask of one row, and out with it.
+  void blend(int64_t y, int64_t c, int64_t x, int64_t count, const float* sums) const {
+    const float *up = input(y) + c * step_ + 2 + x, *image = up + 6 * step_;
+    float* to = result(y) + c * step_ + x;
+    const Polynomial j(task_.blending->j), k(task_.blending->k);
+    const Vec strength = broadcast(task_.blending->strength);
+    for (int64_t i = 0; i < count; i += lanes)
+      store(to + i, blended(load(image + i), strength * (load(sums + i) + load(up + i)), j, k));
+  }
+
+  // The mask, and out with the row.
   void finish(int64_t y) {
-    const float* up = input(y) + 2;
-    for (int64_t c = 0; c < 3; ++c) {
-      float* channel = result(y) + c * step_;
-      for (int64_t i = 0; i < columns_; i += lanes) store(channel + i, load(channel + i) + load(up + c * step_ + i));
-    }
-    if (task_.blending) blend(y, *task_.blending);
     if (task_.keeping) keep(y, *task_.keeping);
     store_rows(result(y), step_, task_.out, n_, y, x_, columns_);
   }
 
-  void blend(int64_t y, const Blending& blending) {
-    const float* image = input(y) + 6 * step_ + 2;
-    const Polynomial j(blending.j), k(blending.k);
-    const Vec strength = broadcast(blending.strength);
-    for (int64_t c = 0; c < 3; ++c) {
-      float* channel = result(y) + c * step_;
-      for (int64_t i = 0; i < columns_; i += lanes)
-        store(channel + i, blended(load(image + c * step_ + i), strength * load(channel + i), j, k));
-    }
-  }
-
   void keep(int64_t y, const Keeping& keeping) {
-    const float* image = input(y) + 6 * step_ + 2;
-    upsample_mask(y, keeping);
+    const Taps vertical = taps(y, keeping.mask.height, keeping.scale);
+    const float *above = mask_row(vertical.first), *below = mask_row(vertical.second);
+    const Vec first_weight = broadcast(vertical.first_weight), second_weight = broadcast(vertical.second_weight);
     const Vec threshold = broadcast(keeping.threshold);
-    for (int64_t c = 0; c < 3; ++c) {
-      float* channel = result(y) + c * step_;
-      for (int64_t i = 0; i < columns_; i += lanes)
-        store(channel + i, where_less(load(row_ + i), threshold, load(image + c * step_ + i), load(channel + i)));
+    const float* image = input(y) + 6 * step_ + 2;
+    float* to = result(y);
+    for (int64_t i = 0; i < columns_; i += lanes) {
+      const Vec mask = first_weight * load(above + i) + second_weight * load(below + i);
+      for (int64_t c = i; c < i + 3 * step_; c += step_)
+        store(to + c, where_less(mask, threshold, load(image + c), load(to + c)));
     }
   }
 
-  void upsample_mask(int64_t y, const Keeping& keeping) {
-    const Picture& mask = keeping.mask;
-    const Taps vertical = taps(y, mask.height, keeping.scale);
-    const int64_t first = taps(x_, mask.width, keeping.scale).first;
-    const int64_t count = taps(x_ + columns_ - 1, mask.width, keeping.scale).second - first + 1;
-    float *above = row_ + step_, *below = row_ + 2 * step_;
-    load_rows(mask, n_, vertical.first, first, count, above, 0);
-    load_rows(mask, n_, vertical.second, first, count, below, 0);
+  // Row y of the mask, upsampled across only; it serves many rows of the image.
+  const float* mask_row(int64_t y) {
+    float* to = mask_rows_ + (y & 1) * step_;
+    if (mask_row_held_[y & 1] == y) return to;
+    mask_row_held_[y & 1] = y;
+    const auto& [mask, scale, threshold] = *task_.keeping;
+    const int64_t first = taps(x_, mask.width, scale).first;
+    const int64_t count = taps(x_ + columns_ - 1, mask.width, scale).second - first + 1;
+    load_rows(mask, n_, y, first, count, row_, 0);
     for (int64_t i = 0; i < columns_; ++i) {
-      const Taps across = taps(x_ + i, mask.width, keeping.scale);
-      const int64_t a = across.first - first, b = across.second - first;
-      row_[i] = vertical.first_weight * (across.first_weight * above[a] + across.second_weight * above[b]) +
-                vertical.second_weight * (across.first_weight * below[a] + across.second_weight * below[b]);
+      const Taps across = taps(x_ + i, mask.width, scale);
+      to[i] = across.first_weight * row_[across.first - first] + across.second_weight * row_[across.second - first];
     }
+    return to;
   }
 
   const Refinement& task_;
   const Cut& pieces_;
-  RefiningConvolutions weights_;
+  RefiningConvolutions convolutions_;
   int64_t step_;
-  float *input_, *hidden_, *result_, *row_;
+  float* input_;
+  FourRows transformed_input_;
+  // The last two rows, and room for the two above them.
+  FourRows hidden_, transformed_hidden_;
+  float *result_, *row_, *mask_rows_;
   LowRows blend_low_, image_low_;
   Prefetcher ahead_;
-  int64_t n_ = 0, x_ = 0, columns_ = 0, begin_ = 0, end_ = 0;
+  int64_t n_ = 0, x_ = 0, columns_ = 0, hidden_columns_ = 0, begin_ = 0, end_ = 0;
+  int64_t mask_row_held_[2] = {-1, -1};
+  // Whether the rows in the ring, and the last pair of hidden rows, suit F(2, 3).
+  bool ordinary_row_[4] = {false, false, false, false}, ordinary_ = false;
 };
 
 inline void refine_units(const Refinement& task, const Cut& pieces, int64_t begin, int64_t end) {

@@ -26,4 +26,19 @@ void upsample_refine_blend(Tensor blend_low, Tensor image, Tensor image_low, Ten
                            Tensor weight2, Tensor bias2, Tensor j, Tensor k, double strength,
                            std::optional<Tensor> mask, std::optional<double> mask_threshold, Tensor out);
 
+void gated_conv_finish(Tensor joined, std::optional<Tensor> low, std::optional<Tensor> mask,
+                       std::optional<Tensor> mask_weight, int64_t width, int64_t row, double negative_slope, Tensor out);
+
+void gated_conv_picture(Tensor features, Tensor skip, std::optional<Tensor> mask, Tensor weight, Tensor bias,
+                        std::optional<Tensor> skip_weight, std::optional<Tensor> skip_bias, double negative_slope,
+                        Tensor out);
+
+// By the plan of the GPU's kernel `kernel` (gated_plan.h), in float32.
+void gated_conv_tiles(Tensor features, Tensor skip, std::optional<Tensor> mask, Tensor weight, Tensor bias,
+                      std::optional<Tensor> skip_weight, std::optional<Tensor> skip_bias, double negative_slope,
+                      int64_t kernel, bool phased, int64_t multiprocessors, Tensor out);
+
+// FLOP/s of multiply-adds in the instruction set in use, summed over PyTorch's threads, each busy for `seconds`.
+double fma_peak(double seconds);
+
 }  // namespace abpn

@@ -3,18 +3,10 @@
 // Pixels at a time through the small buffers below.
 constexpr int64_t chunk = 512;
 
-// value / 255, correctly rounded; with fused multiply-adds one correction of the product does it (all 256 are tested).
-inline float byte_to_unit(float value) {
-#ifdef __FMA__
-  const float inverse = 1.0f / 255.0f, quotient = value * inverse;
-  return multiply_add(multiply_add(-quotient, 255.0f, value), inverse, quotient);
-#else
-  return value / 255.0f;
-#endif
-}
-
 inline void to_floats(const uint8_t* from, float* to, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) to[i] = byte_to_unit(from[i]);
+  int64_t i = 0;
+  for (; i + bytes <= count; i += bytes) load_bytes(from + i, to + i);
+  for (; i < count; ++i) to[i] = from[i] / 255.0f;
 }
 
 inline void to_floats(const float* from, float* to, int64_t count) { std::memcpy(to, from, count * sizeof(float)); }
@@ -42,16 +34,19 @@ inline void bfloats_to_floats(const uint16_t* from, float* to, int64_t count) {
   }
 }
 
+// Adding 1.5 * 2^23 leaves no bits for a fraction, so the addition itself rounds, half to even.
+inline uint8_t to_byte(float from) {
+  const float positive = from > 0.0f ? from : 0.0f;
+  const float rounded = (positive < 1.0f ? positive : 1.0f) * 255.0f + 12582912.0f;
+  uint32_t bits;
+  std::memcpy(&bits, &rounded, sizeof bits);
+  return static_cast<uint8_t>(bits);
+}
+
 inline void from_floats(const float* from, uint8_t* to, int64_t count) {
-  // Adding 1.5 * 2^23 leaves no bits for a fraction, so the addition itself rounds, half to even.
-  constexpr float rounder = 12582912.0f;
-  for (int64_t i = 0; i < count; ++i) {
-    const float positive = from[i] > 0.0f ? from[i] : 0.0f;
-    const float rounded = (positive < 1.0f ? positive : 1.0f) * 255.0f + rounder;
-    uint32_t bits;
-    std::memcpy(&bits, &rounded, sizeof bits);
-    to[i] = static_cast<uint8_t>(bits);
-  }
+  int64_t i = 0;
+  for (; i + bytes <= count; i += bytes) store_bytes(from + i, to + i);
+  for (; i < count; ++i) to[i] = to_byte(from[i]);
 }
 
 inline void from_floats(const float* from, float* to, int64_t count) { std::memcpy(to, from, count * sizeof(float)); }
@@ -208,5 +203,20 @@ inline void load_padded_rows(const Picture& picture, int64_t n, int64_t y, int64
     float* row = to + c * step;
     std::fill(row, row + before, row[before]);
     std::fill(row + before + loaded, row + count + 2, row[before + loaded - 1]);
+  }
+}
+
+// The same pixels of one picture into another, bit for bit; `buffer` holds `count` floats of every channel.
+inline void copy_pixels(const Picture& from, const Picture& to, int64_t n, int64_t y, int64_t x, int64_t count,
+                        float* buffer) {
+  const bool plain = from.kind == to.kind;
+  if (plain && from.interleaved() && to.interleaved()) {
+    std::memcpy(to.address(n, 0, y, x), from.address(n, 0, y, x), 3 * count * from.element_size);
+  } else if (plain && from.stride[3] == 1 && to.stride[3] == 1) {
+    for (int64_t c = 0; c < from.channels; ++c)
+      std::memcpy(to.address(n, c, y, x), from.address(n, c, y, x), count * from.element_size);
+  } else {
+    load_rows(from, n, y, x, count, buffer, count);
+    store_rows(buffer, count, to, n, y, x, count);
   }
 }

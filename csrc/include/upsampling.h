@@ -31,22 +31,25 @@ class LowRows {
     held_[0] = held_[1] = -1;
   }
 
-  // Channel c of upsampled row y to `to`: whole vectors, up to 2 * lanes - 2 floats past the end.
-  void upsample(int64_t y, int64_t c, float* to) {
+  // Channel c of upsampled row y: `take(i, even, odd)` gets two vectors, of columns i, i + 2, ... and i + 1, i + 3, ...
+  // for i = 0, 2 * lanes, ... from the first column on, whole vectors past the end.
+  template <class Take>
+  void upsample(int64_t y, int64_t c, Take&& take) {
     const Taps vertical = taps(y, low_.height, 2);
     const float* above = row(vertical.first) + c * step_;
     const float* below = row(vertical.second) + c * step_;
     const Vec first_weight = broadcast(vertical.first_weight), second_weight = broadcast(vertical.second_weight);
     for (int64_t i = 0; i < count_ + 2; i += lanes)
       store(between_ + i, multiply_add(second_weight, load(below + i), first_weight * load(above + i)));
+    // As vertically: the outermost sample is the first with weight 1 and its neighbour with weight 0, not a mean.
+    const float outermost = between_[1] + 0.0f * between_[low_.width > 1 ? 2 : 1];
     const Vec near = broadcast(0.75f), far = broadcast(0.25f);
     for (int64_t i = 0; i < count_; i += lanes) {
       const Vec here = near * load(between_ + i + 1);
-      store_alternating(to + 2 * i, multiply_add(far, load(between_ + i), here),
-                        multiply_add(far, load(between_ + i + 2), here));
+      const Vec even = multiply_add(far, load(between_ + i), here);
+      take(2 * i, first_ == 0 && i == 0 ? with_first(even, outermost) : even,
+           multiply_add(far, load(between_ + i + 2), here));
     }
-    // As vertically: the outermost sample is the first with weight 1 and its neighbour with weight 0, not a mean.
-    if (first_ == 0) to[0] = between_[1] + 0.0f * between_[low_.width > 1 ? 2 : 1];
   }
 
  private:

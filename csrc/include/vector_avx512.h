@@ -1,6 +1,6 @@
 constexpr int lanes = 16;
 // Output channels and vectors per register tile of the first and of the second convolution (32 registers).
-constexpr int channels1 = 8, vectors1 = 1, vectors2 = 2;
+constexpr int channels1 = 8, vectors1 = 3, vectors2 = 6;
 
 // The plain forms of some intrinsics take an uninitialised operand in GCC 12, which warns of it.
 constexpr __mmask16 all = 0xffff;
@@ -15,6 +15,8 @@ inline Vec in_register(Vec a) {
   asm("" : "+v"(a.v));
   return a;
 }
+// sum += a * b, in place: left to itself GCC moves sums between registers, which costs as much as an addition.
+inline void add_product(Vec& sum, Vec a, Vec b) { asm("vfmadd231ps %2, %1, %0" : "+v"(sum.v) : "v"(a.v), "v"(b.v)); }
 inline void store(float* to, Vec a) { _mm512_storeu_ps(to, a.v); }
 inline Vec broadcast(float a) { return {_mm512_set1_ps(a)}; }
 inline Vec operator+(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
@@ -31,12 +33,48 @@ inline Vec where_equal(Vec a, Vec b, Vec then, Vec otherwise) {
 }
 inline float multiply_add(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 
-// to[0] = even[0], to[1] = odd[0], to[2] = even[1], ...
-inline void store_alternating(float* to, Vec even, Vec odd) {
+// `exponent` holds an integer n in the low bits of its own, as after adding 1.5 * 2^23; n from -126 to 127.
+inline Vec times_power_of_two(Vec a, Vec exponent) {
+  const __m512i power = _mm512_maskz_slli_epi32(all, _mm512_castps_si512(exponent.v), 23);
+  return {_mm512_mul_ps(a.v, _mm512_castsi512_ps(_mm512_add_epi32(power, _mm512_set1_epi32(0x3f800000))))};
+}
+
+inline Vec with_first(Vec a, float first) { return {_mm512_mask_broadcastss_ps(a.v, 1, _mm_set_ss(first))}; }
+
+// The bits of a float without its sign, as an integer: the larger the magnitude the larger, NaN the largest.
+struct Magnitude {
+  __m512i bits;
+
+  Magnitude() : bits(_mm512_setzero_si512()) {}
+
+  void add(Vec a) {
+    const __m512i without_sign = _mm512_maskz_and_epi32(all, _mm512_castps_si512(a.v), _mm512_set1_epi32(0x7fffffff));
+    bits = _mm512_maskz_max_epi32(all, bits, without_sign);
+  }
+  bool within(float most) const {
+    return _mm512_cmpgt_epi32_mask(bits, _mm512_castps_si512(_mm512_set1_ps(most))) == 0;
+  }
+};
+
+// first[0] = even[0], first[1] = odd[0], first[2] = even[1], ...
+struct Pair {
+  Vec first, second;
+};
+inline Pair alternating(Vec even, Vec odd) {
   const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
   const __m512i high = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
-  _mm512_storeu_ps(to, _mm512_permutex2var_ps(even.v, low, odd.v));
-  _mm512_storeu_ps(to + 16, _mm512_permutex2var_ps(even.v, high, odd.v));
+  return {{_mm512_permutex2var_ps(even.v, low, odd.v)}, {_mm512_permutex2var_ps(even.v, high, odd.v)}};
+}
+inline void store_alternating(float* to, Vec even, Vec odd) {
+  const Pair pair = alternating(even, odd);
+  store(to, pair.first);
+  store(to + lanes, pair.second);
+}
+// first = a[0], a[2], ..., b[0], b[2], ...; second = a[1], a[3], ...
+inline Pair separated(Vec a, Vec b) {
+  const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+  const __m512i odd = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+  return {{_mm512_permutex2var_ps(a.v, even, b.v)}, {_mm512_permutex2var_ps(a.v, odd, b.v)}};
 }
 
 constexpr int halves = 16;
@@ -46,4 +84,23 @@ inline void load_halves(const uint16_t* from, float* to) {
 inline void store_halves(const float* from, uint16_t* to) {
   const __m256i packed = _mm512_maskz_cvtps_ph(all, _mm512_loadu_ps(from), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), packed);
+}
+
+// value / 255, correctly rounded: one correction of the product does it (all 256 are tested).
+inline Vec byte_to_unit(Vec value) {
+  const Vec inverse = broadcast(1.0f / 255.0f), quotient = value * inverse;
+  return multiply_add(multiply_add(broadcast(0.0f) - quotient, broadcast(255.0f), value), inverse, quotient);
+}
+
+constexpr int bytes = 16;
+inline void load_bytes(const uint8_t* from, float* to) {
+  const __m512i wide = _mm512_maskz_cvtepu8_epi32(all, _mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+  store(to, byte_to_unit({_mm512_maskz_cvtepi32_ps(all, wide)}));
+}
+// Rounds half to even.
+inline void store_bytes(const float* from, uint8_t* to) {
+  const Vec positive = maximum(load(from), broadcast(0.0f));
+  const Vec scaled = {_mm512_maskz_min_ps(all, positive.v, broadcast(1.0f).v)};
+  const __m512i wide = _mm512_maskz_cvtps_epi32(all, (scaled * broadcast(255.0f)).v);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_maskz_cvtepi32_epi8(all, wide));
 }

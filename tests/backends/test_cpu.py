@@ -208,7 +208,7 @@ class TestChoice:
         assert cpu.why_not("adaptive_blend", [image, image, torch.zeros(3, dtype=torch.float64)]) is None
         assert "float64" in (cpu.why_not("pyramid_down", [image.double()]) or "")
         assert "on meta" in (cpu.why_not("pyramid_down", [image.to("meta")]) or "")
-        assert "gated_conv" in (cpu.why_not("gated_conv", [image]) or "")
+        assert cpu.why_not("gated_conv", [image]) is None
 
     def test_unknown_instruction_set(self) -> None:
         with pytest.raises(ValueError, match="must be one of portable, avx2, avx512, got 'mmx'"):

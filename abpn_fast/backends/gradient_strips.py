@@ -1,0 +1,52 @@
+"""The gradient of one step up the pyramid, a strip of rows at a time: no 16-channel layer is taller than a strip."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# A fine row depends on two rows of the convolutions' input and one more of the interpolation's; even, to cut between
+# coarse rows.
+_HALO = 4
+_PIXELS = 1 << 17
+
+Gradients = Callable[[Sequence[Tensor], dict[str, Any], Sequence[str], Callable[[Any], list[Tensor]]], list[Tensor]]
+
+
+def in_strips(whole: Gradients) -> Gradients:
+    """``whole``, the gradient of ``upsample_refine`` or ``upsample_refine_blend``, strip by strip and added up.
+
+    Beyond its results it takes memory for some 2^17 pixels. A mask has a size of its own: then the image is one strip.
+    """
+
+    def gradients(
+        grads: Sequence[Tensor],
+        arguments: dict[str, Any],
+        wanted: Sequence[str],
+        results: Callable[[Any], list[Tensor]],
+    ) -> list[Tensor]:
+        count, _, height, width = arguments["image"].shape
+        rows = max(_PIXELS // (count * width) // 2 * 2, 8)
+        if height <= rows or arguments.get("mask") is not None:
+            return whole(grads, arguments, wanted, results)
+        found = [torch.zeros_like(arguments[name], memory_format=torch.contiguous_format) for name in wanted]
+        for top in range(0, height, rows):
+            bottom = min(top + rows, height)
+            first, last = max(top - _HALO, 0), min(bottom + _HALO, height)
+            coarse = slice(first // 2, -(-last // 2))
+            own = {"image": slice(first, last), "blend_low": coarse, "image_low": coarse}
+            part = {name: value[:, :, own[name]] if name in own else value for name, value in arguments.items()}
+            inside = slice(top - first, bottom - first)
+
+            def cropped(output: Any, inside: slice = inside) -> list[Tensor]:
+                return [each[:, :, inside] for each in results(output)]
+
+            pieces = whole([grad[:, :, top:bottom] for grad in grads], part, wanted, cropped)
+            for name, sum_, piece in zip(wanted, found, pieces, strict=True):
+                (sum_[:, :, own[name]] if name in own else sum_).add_(piece)
+        return found
+
+    return gradients

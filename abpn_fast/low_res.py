@@ -1,0 +1,216 @@
+"""The local retouching layer (Sec. 4.2) for inference: batch norms folded into the filters, every LAM one operator."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, interpolate, leaky_relu, pad
+
+from abpn_fast import backends, ops, reference
+from abpn_fast.prepared import Prepared
+from abpn_fast.reference.attention import LocalAttentiveModule
+
+_CHANNELS_LAST = torch.channels_last
+
+
+class Filters(NamedTuple):
+    """Filters and biases of one convolution with its batch norm folded in, and the slope of the leaky ReLU after it."""
+
+    weight: Tensor
+    bias: Tensor
+    negative_slope: float = 1.0
+
+
+class Attention(NamedTuple):
+    """The arguments of ``ops.gated_conv`` for one LAM."""
+
+    weight: Tensor
+    bias: Tensor
+    skip_weight: Tensor | None
+    skip_bias: Tensor | None
+    negative_slope: float
+
+
+class Folded(NamedTuple):
+    """The whole layer: the encoder's six blocks, the mask branch's four and its head, six attentive modules."""
+
+    encoder: list[Filters]
+    mask_blocks: list[Filters]
+    mask_head: Filters | None
+    attention: list[Attention]
+
+
+def retouch(model: reference.ABPN, thumbnail: Tensor, kept: Prepared[Folded]) -> tuple[Tensor | None, Tensor] | None:
+    """``(M, R_l)`` from I_l, (N, 3, h, w), or None where the modules themselves have to run.
+
+    They run in training, while gradients are recorded, in a compiled graph, under autocast, where a module has a hook
+    or is not one of the reference's, with attention ``"pcb"``, for a model built in inference mode, whose changes
+    nobody counts, and where ``gated_conv`` runs on backend ``reference``, which so equals the reference bit for bit.
+
+    Args:
+        model: the network; in eval mode.
+        thumbnail: I_l in [0, 1], in the dtype of the parameters.
+        kept: where the folded weights stay until a parameter or buffer changes. They take as much memory as the
+            parameters of the layer, and a backend may keep as much again in its own arrangement.
+    """
+    tensors = _state(model, thumbnail)
+    if tensors is None:
+        return None
+    backend = _backend(thumbnail, tensors[0])
+    if backend == "reference":
+        return None
+    dtype = backends.helper(backend, "working_dtype", lambda dtype: dtype)(thumbnail.dtype)
+    folded = kept.get(tensors, lambda: fold(model, dtype), dtype)
+    return _run(model, folded, thumbnail, dtype, backend)
+
+
+def fold(model: reference.ABPN, dtype: torch.dtype) -> Folded:
+    """Fold every batch norm of the layer into its convolution, in float64; the result in ``dtype``, channels last."""
+    # Outside inference mode: what it makes has no version counter, which those need who keep more made from it.
+    with torch.inference_mode(False), torch.no_grad():
+        branch = model.mask_branch
+        head = None if branch is None else _folded(branch.head, None, dtype)
+        return Folded(
+            [_block(block, dtype) for block in model.encoder.blocks],
+            [] if branch is None else [_block(block, dtype) for block in branch.blocks],
+            head,
+            [_attention(block, dtype) for block in model.retouching_branch.blocks],
+        )
+
+
+def _run(
+    model: reference.ABPN, folded: Folded, thumbnail: Tensor, dtype: torch.dtype, backend: str
+) -> tuple[Tensor | None, Tensor]:
+    convolution = backends.helper(backend, "convolution", _convolution)
+    height, width = thumbnail.shape[-2:]
+    features = [_input(thumbnail, dtype)]
+    for weight, bias, slope in folded.encoder:
+        features.append(convolution(features[-1], weight, bias, 2, slope))
+    mask = None if folded.mask_head is None else _mask(folded, features, backend)
+    x = features.pop()
+    for attention in folded.attention:
+        # Taken off the list, so that each skip is freed as soon as its level is done.
+        x = ops.gated_conv(
+            x, features.pop(), mask, *attention[:4], negative_slope=attention.negative_slope, backend=backend
+        )
+    delta = x[..., :height, :width].to(thumbnail.dtype).tanh_()
+    low_res = thumbnail + delta if model.config.output == "residual" else (delta.add_(1) / 2).contiguous()
+    if mask is None:
+        return None, low_res
+    return mask[..., : -(-height // 4), : -(-width // 4)].to(thumbnail.dtype).contiguous(), low_res
+
+
+def _input(thumbnail: Tensor, dtype: torch.dtype) -> Tensor:
+    height, width = thumbnail.shape[-2:]
+    x = pad(thumbnail, (0, -width % 64, 0, -height % 64), mode="replicate")
+    x = torch.empty_like(x, dtype=dtype, memory_format=_CHANNELS_LAST).copy_(x)
+    return x.mul_(2).sub_(1)
+
+
+def _mask(folded: Folded, features: list[Tensor], backend: str) -> Tensor:
+    joined = backends.helper(backend, "joined_convolution", _joined_convolution)
+    x = features[6]
+    for (weight, bias, slope), skip in zip(folded.mask_blocks, features[5:1:-1], strict=True):
+        x = joined(x, skip, weight, bias, slope)
+    assert folded.mask_head is not None
+    return conv2d(x, folded.mask_head.weight, folded.mask_head.bias).sigmoid_()
+
+
+def _convolution(x: Tensor, weight: Tensor, bias: Tensor, stride: int, negative_slope: float) -> Tensor:
+    return leaky_relu(conv2d(x, weight, bias, stride, padding=1), negative_slope, inplace=True)
+
+
+def _joined_convolution(features: Tensor, skip: Tensor, weight: Tensor, bias: Tensor, negative_slope: float) -> Tensor:
+    x = torch.cat([interpolate(features, scale_factor=2, mode="nearest"), skip], 1)
+    return _convolution(x, weight, bias, 1, negative_slope)
+
+
+def _backend(thumbnail: Tensor, parameter: Tensor) -> str:
+    """The backend of ``gated_conv``: the one asked for, or the automatic choice where that one has no such operator."""
+    tensors, name = (thumbnail, parameter), backends.requested(None)
+    if name != "auto" and backends.why_not(name, *tensors, operator="gated_conv") is not None:
+        name = "auto"
+    return backends.choose(name, "gated_conv", tensors)
+
+
+def _state(model: reference.ABPN, thumbnail: Tensor) -> list[Tensor] | None:
+    """Every parameter and buffer of the layer, or None where it cannot be folded."""
+    traced = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
+    if traced or type(thumbnail) is not Tensor:
+        return None
+    if torch.is_autocast_enabled(thumbnail.device.type):
+        return None
+    found: list[Tensor] = []
+    for part in (model.encoder, model.mask_branch, model.retouching_branch):
+        for module in () if part is None else part.modules():
+            if not _plain(module):
+                return None
+            found += [x for x in (*module._parameters.values(), *module._buffers.values()) if x is not None]
+    if any(x.is_inference() for x in found):
+        return None
+    if torch.is_grad_enabled() and any(x.requires_grad for x in (thumbnail, *found)):
+        return None
+    return found
+
+
+def _plain(module: nn.Module) -> bool:
+    """Whether folding knows all that ``module`` does."""
+    if module.training or module._forward_hooks or module._forward_pre_hooks:
+        return False
+    if isinstance(module, nn.BatchNorm2d) and module.running_mean is None:
+        return False
+    return type(module) in _KNOWN
+
+
+_KNOWN = (
+    nn.Conv2d,
+    nn.BatchNorm2d,
+    reference.MutualEncoder,
+    reference.MaskPredictionBranch,
+    reference.LocalRetouchingBranch,
+    LocalAttentiveModule,
+    nn.Sequential,
+    nn.ModuleList,
+    nn.Identity,
+    nn.ReLU,
+    nn.LeakyReLU,
+)
+
+
+def _block(block: nn.Module, dtype: torch.dtype) -> Filters:
+    assert isinstance(block, nn.Sequential)
+    convolution, norm, activation = block
+    slope = activation.negative_slope if isinstance(activation, nn.LeakyReLU) else 0.0
+    return _folded(convolution, norm, dtype)._replace(negative_slope=slope)
+
+
+def _attention(block: nn.Module, dtype: torch.dtype) -> Attention:
+    assert isinstance(block, LocalAttentiveModule)
+    feature, gate = _folded(block.feature, block.feature_norm, dtype), _folded(block.gate, None, dtype)
+    kept = None if block.skip is None else _folded(block.skip, block.skip_norm, dtype)
+    return Attention(
+        torch.cat([feature.weight, gate.weight]).contiguous(memory_format=_CHANNELS_LAST),
+        torch.cat([feature.bias, gate.bias]),
+        None if kept is None else kept.weight,
+        None if kept is None else kept.bias,
+        block.negative_slope,
+    )
+
+
+def _folded(convolution: nn.Module, norm: nn.Module | None, dtype: torch.dtype) -> Filters:
+    assert isinstance(convolution, nn.Conv2d)
+    weight = convolution.weight.double()
+    bias = weight.new_zeros(weight.shape[0]) if convolution.bias is None else convolution.bias.double()
+    if isinstance(norm, nn.BatchNorm2d):
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        scale = (norm.running_var.double() + norm.eps).rsqrt()
+        if norm.weight is not None:
+            scale = scale * norm.weight.double()
+        bias = (bias - norm.running_mean.double()) * scale
+        if norm.bias is not None:
+            bias = bias + norm.bias.double()
+        weight = weight * scale[:, None, None, None]
+    return Filters(weight.to(dtype).contiguous(memory_format=_CHANNELS_LAST), bias.to(dtype))

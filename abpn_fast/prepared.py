@@ -1,0 +1,55 @@
+"""What is worked out from tensors once, and again when one of them has changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils.weak import WeakTensorKeyDictionary
+
+Value = TypeVar("Value")
+
+
+class Prepared(Generic[Value]):
+    """A value made from tensors, kept until one of these is written in place, replaced, moved or cast.
+
+    Not seen, as by autograd: writes that go around PyTorch's version counter, such as ``tensor.data.add_(1)``. Tensors
+    made in inference mode have no such counter; what is made from them is not kept. Copies and pickles start empty.
+    """
+
+    def __init__(self) -> None:
+        self._kept: tuple[list[Any], list[StorageWeakRef], Value] | None = None
+
+    def get(self, sources: Sequence[Tensor], make: Callable[[], Value], *options: object) -> Value:
+        """The kept value, or that of ``make`` where ``sources`` or ``options`` are not those it was made from.
+
+        Two threads may make it twice; either value is right.
+        """
+        if any(source.is_inference() for source in sources):
+            return make()
+        stamps = [*options, *(_stamp(source) for source in sources)]
+        kept = self._kept
+        if kept is None or kept[0] != stamps:
+            # The weak references keep the addresses in the stamps from being given to another storage.
+            storages = [StorageWeakRef(source.untyped_storage()) for source in sources]  # type: ignore[no-untyped-call]
+            kept = self._kept = (stamps, storages, make())
+        return kept[2]
+
+    def __reduce__(self) -> tuple[type[Prepared[Value]], tuple[()]]:
+        return type(self), ()
+
+
+def _stamp(x: Tensor) -> tuple[int, int, int, Any]:
+    return x.untyped_storage()._cdata, x._version, x.data_ptr(), x.dtype
+
+
+_of_tensors: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+
+
+def from_tensors(name: Any, sources: Sequence[Tensor | None], make: Callable[[], Value]) -> Value:
+    """What ``make`` works out from ``sources``, under a ``name``, kept as long as the first of them lives."""
+    tensors = [source for source in sources if source is not None]
+    by_name: dict[Any, Prepared[Value]] = _of_tensors.setdefault(tensors[0], {})  # type: ignore[no-untyped-call]
+    return by_name.setdefault(name, Prepared()).get(tensors, make)

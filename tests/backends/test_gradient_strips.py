@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from abpn_fast import ops
+from abpn_fast.backends import gradient_strips
+
+J, K = torch.tensor([0.1, 1.9, -2.1]), torch.tensor([0.02, 1.1, -0.1])
+
+
+def arguments(height: int, width: int, count: int = 2) -> list[Tensor]:
+    low = (count, 3, -(-height // 2), -(-width // 2))
+    shapes = [low, (count, 3, height, width), low, (16, 6, 3, 3), (16,), (3, 16, 3, 3), (3,)]
+    return [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+
+
+def gradients(name: str, inputs: list[Tensor]) -> tuple[Tensor, ...]:
+    extra = [] if name == "upsample_refine" else [J.double().requires_grad_(), K.double().requires_grad_()]
+    result = getattr(ops, name)(*inputs, *extra, backend="reference")
+    weights = torch.linspace(-1, 1, result.numel(), dtype=torch.float64).cos().reshape(result.shape)
+    return torch.autograd.grad((result * weights).sum(), [*inputs, *extra])
+
+
+@pytest.mark.parametrize("name", ["upsample_refine", "upsample_refine_blend"])
+@pytest.mark.parametrize("size", [(41, 16), (40, 17), (9, 16)], ids=str)
+def test_strips_add_up_to_the_whole(name: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = arguments(*size)
+    whole = gradients(name, inputs)
+    monkeypatch.setattr(gradient_strips, "_PIXELS", 1)
+    for strip, one in zip(gradients(name, inputs), whole, strict=True):
+        assert strip.is_contiguous() and torch.allclose(strip, one, rtol=1e-12, atol=1e-12)
+
+
+def test_a_strip_is_all_that_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of each call to the whole gradient: a strip with its halo."""
+    heights: list[int] = []
+
+    def whole(grads: list[Tensor], given: dict[str, Tensor], wanted: list[str], results: object) -> list[Tensor]:
+        heights.append(given["image"].shape[2])
+        return [torch.zeros_like(given[name]) for name in wanted]
+
+    monkeypatch.setattr(gradient_strips, "_PIXELS", 2 * 16 * 10)
+    names = ["blend_low", "image", "image_low", "weight1", "bias1", "weight2", "bias2"]
+    given = dict(zip(names, arguments(64, 16), strict=True))
+    gradient_strips.in_strips(whole)([given["image"]], given, names, lambda x: [x])
+    assert len(heights) == 7 and max(heights) == 10 + 2 * 4

@@ -1,0 +1,71 @@
+"""The plan against what the allocator hands out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import abpn_fast
+from abpn_fast import ABPN, native, use_backend
+from bench.peak import peak_bytes
+
+NATIVE = native.why_missing() is None
+CPU = pytest.mark.skipif(not NATIVE, reason=native.why_missing() or "")
+
+
+def measured(size: tuple[int, int], dtype: torch.dtype, backend: str, preset: str, batch: int, **options: Any) -> int:
+    with torch.no_grad():
+        model = ABPN(preset).eval().to(torch.float32 if dtype == torch.uint8 else dtype)
+        image = torch.rand(batch, 3, *size)
+        image = (image * 255).to(dtype) if dtype == torch.uint8 else image.to(dtype)
+        with use_backend(backend):
+            return peak_bytes(lambda: model(image, **options), torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("size", "dtype", "on", "preset", "batch", "options"),
+    [
+        pytest.param((1536, 1100), torch.float32, "cpu", "small", 1, {}, marks=CPU),
+        pytest.param((1100, 1536), torch.uint8, "cpu", "small", 1, {}, marks=CPU),
+        pytest.param((900, 700), torch.bfloat16, "cpu", "small", 2, {}, marks=CPU),
+        pytest.param((1024, 1024), torch.float32, "cpu", "small", 1, {"levels": 1}, marks=CPU),
+        pytest.param((512, 640), torch.float32, "cpu", "base", 1, {"levels": 1}, marks=CPU),
+        pytest.param((2560, 512), torch.float32, "cpu", "small", 1, {"levels": 2, "strip_rows": 128}, marks=CPU),
+        pytest.param((2560, 512), torch.uint8, "cpu", "small", 1, {"levels": 3, "strip_rows": 256}, marks=CPU),
+        ((768, 700), torch.float32, "reference", "small", 1, {}),
+        ((640, 700), torch.uint8, "reference", "small", 1, {}),
+        ((256, 300), torch.float32, "reference", "base", 1, {"levels": 1}),
+    ],
+)
+def test_predicts_the_peak(
+    size: tuple[int, int], dtype: torch.dtype, on: str, preset: str, batch: int, options: dict[str, int]
+) -> None:
+    predicted = abpn_fast.plan(*size, dtype, on, config=preset, batch=batch, **options).peak
+    found = measured(size, dtype, on, preset, batch, **options)
+    assert 0.97 * found <= predicted <= 1.15 * found + (13 << 20), f"{predicted / 1e6:.1f} for {found / 1e6:.1f} MB"
+
+
+def test_strips_do_not_grow_with_the_height() -> None:
+    short, tall = (
+        abpn_fast.plan(h, 4096, torch.uint8, "cpu", levels=4, strip_rows=256, out=True) for h in (8192, 16384)
+    )
+    assert tall.peak - short.peak < 0.05 * 3 * (16384 - 8192) * 4096
+
+
+def test_parts() -> None:
+    plan = abpn_fast.plan(4096, 4096, torch.float32, "cpu")
+    image = 3 * 4 * 4096**2
+    assert plan.result == image
+    assert plan.pyramid + plan.blend_layers < image * 2 / 3
+    assert plan.peak <= image * 5 / 3 + (32 << 20)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [((0, 5), "height"), ((5, -1), "width"), ((5, 5, torch.float32, "tritn"), "backend"), ((5, 2.5), "width")],
+)
+def test_bad_arguments_are_named(arguments: tuple[Any, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        abpn_fast.plan(*arguments)

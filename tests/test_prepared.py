@@ -1,0 +1,100 @@
+"""Kept values: made once, and again after every way a tensor can change."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import pickle
+import weakref
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from abpn_fast.prepared import Prepared, from_tensors
+
+
+def test_made_once_while_nothing_changes() -> None:
+    x, kept, made = torch.ones(3), Prepared[Tensor](), []
+    for _ in range(3):
+        kept.get([x], lambda: made.append(1) or x.clone())
+    assert len(made) == 1
+
+
+def cast_and_back(layer: nn.Linear) -> None:
+    # The allocator likes to hand the same address out again; try until it does.
+    for _ in range(20):
+        layer.half().float()
+
+
+def swap(layer: nn.Linear) -> None:
+    layer.weight = nn.Parameter(torch.full_like(layer.weight, 2))
+
+
+def step(layer: nn.Linear) -> None:
+    layer(torch.ones(2, 3)).sum().backward()
+    torch.optim.SGD(layer.parameters(), lr=0.1).step()
+
+
+CHANGES: list[Callable[[nn.Linear], object]] = [
+    lambda layer: nn.init.zeros_(layer.weight),
+    lambda layer: layer.load_state_dict({name: x + 1 for name, x in layer.state_dict().items()}),
+    lambda layer: layer.load_state_dict({name: x + 1 for name, x in layer.state_dict().items()}, assign=True),
+    lambda layer: layer.double(),
+    cast_and_back,
+    swap,
+    step,
+]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=["write", "load", "assign", "cast", "cast and back", "swap", "step"])
+def test_made_again_after_a_change(change: Callable[[nn.Linear], object]) -> None:
+    layer, kept = nn.Linear(3, 3), Prepared[Tensor]()
+    with torch.no_grad():
+        layer.weight += 1e-5 * torch.rand(3, 3)
+
+    def value() -> Tensor:
+        return kept.get([layer.weight], lambda: layer.weight.detach().clone())
+
+    before = value()
+    change(layer)
+    assert torch.equal(value(), layer.weight)
+    assert value().dtype == layer.weight.dtype
+    assert not torch.equal(value().double(), before.double()) or value().dtype != before.dtype
+
+
+def test_options_are_part_of_what_it_is_made_from() -> None:
+    x, kept = torch.ones(1), Prepared[int]()
+    assert [kept.get([x], lambda n=n: n, option) for n, option in enumerate("aab")] == [0, 0, 2]
+
+
+def test_nothing_is_kept_of_tensors_without_a_version() -> None:
+    with torch.inference_mode():
+        x, kept = torch.zeros(1), Prepared[float]()
+        assert kept.get([x], x.item) == 0
+        x += 1
+        assert kept.get([x], x.item) == 1
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, copy.copy, lambda kept: pickle.loads(pickle.dumps(kept))])
+def test_copies_start_empty(again: Callable[[Prepared[int]], Prepared[int]]) -> None:
+    x, kept = torch.zeros(1), Prepared[int]()
+    kept.get([x], lambda: 1)
+    assert again(kept).get([x], lambda: 2) == 2
+    assert kept.get([x], lambda: 3) == 1
+
+
+def test_what_is_made_of_a_tensor_goes_with_it() -> None:
+    tensors = [torch.zeros(4)]
+    (x,), bias = tensors, torch.ones(4)
+    value = from_tensors("sum", (x, None, bias), lambda: tensors[0] + bias)
+    assert from_tensors("sum", (x, None, bias), lambda: tensors[0]) is value
+    assert from_tensors("other", (x, None, bias), lambda: tensors[0]) is not value
+    bias += 1
+    assert from_tensors("sum", (x, None, bias), lambda: tensors[0] + bias) is not value
+    gone = weakref.ref(value)
+    tensors.clear()
+    del x, value
+    gc.collect()
+    assert gone() is None
