@@ -1,22 +1,41 @@
 from __future__ import annotations
 
-import platform
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 
-import abpn_fast
-
-
-@pytest.fixture(scope="session", params=["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
-def device(request: pytest.FixtureRequest) -> torch.device:
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    return torch.device(request.param)
+from bench import machine
+from bench.ceilings import CopyBandwidth
+from bench.contest import Contest
+from bench.refused import REFUSED
+from bench.worker import THREADS
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
-    machine_info["torch"] = torch.__version__
-    machine_info["threads"] = torch.get_num_threads()
-    machine_info["abpn_fast"] = abpn_fast.__version__
-    machine_info["processor"] = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor()
+    machine_info.clear()
+    machine_info.update(machine.information())
+
+
+def pytest_benchmark_update_json(config: pytest.Config, benchmarks: list[Any], output_json: dict[str, Any]) -> None:
+    output_json["refused"] = REFUSED
+
+
+@pytest.fixture(autouse=True)
+def _inference() -> Iterator[None]:
+    torch.set_num_threads(THREADS)
+    with torch.no_grad():
+        yield
+
+
+@pytest.fixture(scope="session")
+def copy() -> CopyBandwidth:
+    return CopyBandwidth()
+
+
+@pytest.fixture(scope="module")
+def contest() -> Iterator[Contest]:
+    contest = Contest()
+    yield contest
+    contest.close()

@@ -1,0 +1,136 @@
+"""What runs on a GPU: networks and operators, each with what it must move or compute at least."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+import abpn_fast
+from abpn_fast import ops, reference
+from bench.pyramid import FLOPS_PER_PIXEL, Pyramid
+
+Call = Callable[[], Tensor]
+
+
+class Candidate(NamedTuple):
+    """A network in a certain dtype: ``prepare(model, image)`` as in ``bench.peers``."""
+
+    label: str
+    dtype: torch.dtype
+    prepare: Callable[[reference.ABPN, Tensor], Call]
+    ours: bool = False
+    image: torch.dtype | None = None
+
+
+def _eager(model: reference.ABPN, image: Tensor) -> Call:
+    return lambda: model(image)
+
+
+def _channels_last(model: reference.ABPN, image: Tensor) -> Call:
+    return _eager(model.to(memory_format=torch.channels_last), image.contiguous(memory_format=torch.channels_last))
+
+
+def _compiled(mode: str) -> Callable[[reference.ABPN, Tensor], Call]:
+    def prepare(model: reference.ABPN, image: Tensor) -> Call:
+        model = model.to(memory_format=torch.channels_last)
+        image = image.contiguous(memory_format=torch.channels_last)
+        compiled = torch.compile(model, dynamic=False, mode=mode)
+        return lambda: compiled(image)
+
+    return prepare
+
+
+def _graphed(model: reference.ABPN, image: Tensor) -> Call:
+    """The eager network, replayed."""
+    call, graph, stream = _channels_last(model, image), torch.cuda.CUDAGraph(), torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        call()
+    torch.cuda.current_stream().wait_stream(stream)
+    with torch.cuda.graph(graph):
+        result = call()
+
+    def replay() -> Tensor:
+        graph.replay()
+        return result
+
+    return replay
+
+
+def _ours(model: reference.ABPN, image: Tensor) -> Call:
+    fast = abpn_fast.accelerate(model)
+    return lambda: fast(image)
+
+
+def _ours_graphed(model: reference.ABPN, image: Tensor) -> Call:
+    graphed = getattr(abpn_fast.accelerate(model), "graphed", None)
+    if graphed is None:
+        raise RuntimeError("this version of abpn_fast has no model.graphed")
+    replay = graphed(image)
+    return lambda: replay(image)
+
+
+_FLOAT, _HALF = torch.float32, torch.float16
+# In the order of what to give up last when time is short.
+NETWORKS = {
+    "ours_float16": Candidate("abpn_fast, float16", _HALF, _ours, ours=True),
+    "ours_graphed": Candidate("abpn_fast, float16, graphed", _HALF, _ours_graphed, ours=True),
+    "eager_half": Candidate("PyTorch eager, float16 channels_last", _HALF, _channels_last),
+    "ours": Candidate("abpn_fast", _FLOAT, _ours, ours=True),
+    "ours_uint8": Candidate("abpn_fast, float16, uint8 in and out", _HALF, _ours, ours=True, image=torch.uint8),
+    "ours_bfloat16": Candidate("abpn_fast, bfloat16", torch.bfloat16, _ours, ours=True),
+    "eager": Candidate("PyTorch eager", _FLOAT, _eager),
+    "eager_graphed": Candidate("PyTorch eager, float16 channels_last, CUDA graph", _HALF, _graphed),
+    "compiled": Candidate("torch.compile, float16 channels_last", _HALF, _compiled("default")),
+    "autotuned": Candidate("torch.compile max-autotune, float16 channels_last", _HALF, _compiled("max-autotune")),
+}
+
+
+class Operation(NamedTuple):
+    """``moved``: bytes of each tensor once; ``flops``: 0 for an operator bound by memory."""
+
+    call: Callable[[], object]
+    moved: int
+    flops: float = 0
+
+
+def operations(height: int, width: int, dtype: torch.dtype, device: str) -> dict[str, Operation]:
+    """Every operator on a photo of that size, into memory in use."""
+    p = Pyramid(height, width, dtype, device)
+    full, result, blend = torch.zeros_like(p.image), torch.zeros_like(p.image), p.coarser()
+    arguments = blend, p.image, p.gaussian[1], *p.weights
+    flops, layers = FLOPS_PER_PIXEL * height * width, p.results()
+
+    def moved(*tensors: Tensor) -> int:
+        return sum(tensor.nbytes for tensor in tensors)
+
+    blended = [p.image, full, *p.coefficients]
+    half = torch.zeros_like(p.gaussian[1])
+    refined = [*arguments, *p.coefficients]
+    return {
+        "adaptive_blend": Operation(lambda: ops.adaptive_blend(*blended, out=result), moved(*blended, result)),
+        "reverse_adaptive_blend": Operation(
+            lambda: ops.reverse_adaptive_blend(*blended, out=result), moved(*blended, result)
+        ),
+        "pyramid_down": Operation(lambda: ops.pyramid_down(p.image, out=half), moved(p.image, half)),
+        "laplacian_decompose": Operation(
+            lambda: ops.laplacian_decompose(p.image, 1, out=([half], [result])), moved(p.image, half, result)
+        ),
+        "upsample_refine": Operation(
+            lambda: ops.upsample_refine(*arguments, out=result), moved(*arguments, result), flops
+        ),
+        "upsample_refine_blend": Operation(
+            lambda: ops.upsample_refine_blend(*refined, out=result), moved(*refined, result), flops
+        ),
+        "fused pyramid, all levels": Operation(lambda: p.expand(layers), moved(*refined, result), p.flops),
+    }
+
+
+def prepared(candidate: Candidate, model: reference.ABPN, image: Tensor) -> Call:
+    """The candidate's call; ``model`` stays as it is, ``image`` is float32."""
+    given = (image * 255).round().to(torch.uint8) if candidate.image == torch.uint8 else image.to(candidate.dtype)
+    return candidate.prepare(copy.deepcopy(model).to(candidate.dtype), given)

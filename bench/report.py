@@ -1,0 +1,149 @@
+"""``python -m bench.report RESULT.json -o REPORT.md``: the tables in Markdown, and plots in ``images/`` beside it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench import plots, tables
+from bench.parity import MEANS, TOLERANCES
+from bench.tables import Row
+
+_NOTES = {
+    "latency": "Best pass; in brackets how many times as long as `abpn_fast` in float32, in the same rounds.",
+    "memory": "Peak of the process in one pass, beyond what its imports and the photo hold; the result is included.",
+    "memory of strips": "The same for 512 rows at a time, photos of one width.",
+    "cost per megapixel": "Best pass, and per megapixel; one pass of every size in turn.",
+    "fused pyramid": """The expansion of the blend layer, without the retouching layer and image pyramid. FLOPs are
+those of the convolutions computed directly, 2592 per pixel and level; the ceiling is the rate of multiply-adds on
+registers, measured between the rounds.""",
+    "operators": """Into memory in use. Bytes are those of each tensor once; the ceiling is a copy of 512 MiB, read
+and written, or the rate of multiply-adds, measured between the rounds.""",
+    "retouching layer": "FLOPs as PyTorch counts them on the reference; the ceiling is the rate of multiply-adds.",
+    "mask in compact regions": """Pixels whose mask is below the threshold keep the photo's. In brackets the share of
+the time without a mask, in the same rounds. The retouching layer's answer is given.""",
+}
+_METHOD = """Every candidate runs in a process of its own, stopped while it is not its turn; in each round each computes
+the same photo. It takes part only after its result was compared with that of the float32 reference: greatest and mean
+difference, white at 1, may be {tolerances}. Names give the dtype a candidate computes in where that is not float32;
+images are float32 where nothing else is said; `abpn_fast` in bfloat16 takes and gives bfloat16. Photos above 8
+megapixels go in two heats, `abpn_fast` in both, since all candidates together would need too much memory.
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.report", description=__doc__)
+    parser.add_argument("result", type=Path)
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="REPORT.md")
+    options = parser.parse_args()
+    result = json.loads(options.result.read_text(encoding="utf-8"))
+    write(result, options.output, source=options.result)
+    print(f"wrote {options.output}")
+
+
+def write(result: dict[str, Any], target: Path, *, source: Path) -> None:
+    """Write the report on ``result``.
+
+    Args:
+        result: as from ``results.merged``, or any JSON of pytest-benchmark whose rows have ``extra_info`` like ours.
+        target: the Markdown file.
+        source: where the reader finds the JSON.
+    """
+    sections = [_head(result, source)]
+    everything = result["benchmarks"] + [{"extra_info": entry} for entry in result.get("refused", [])]
+    for suite in tables.unique(row["extra_info"]["suite"] for row in everything):
+        rows = [row for row in result["benchmarks"] if row["extra_info"]["suite"] == suite]
+        refused = [entry for entry in result.get("refused", []) if entry["suite"] == suite]
+        sections.append(_section(suite, rows, refused, target))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text("\n".join(sections), encoding="utf-8")
+
+
+def _head(result: dict[str, Any], source: Path) -> str:
+    machine, commit = result["machine_info"], result.get("commit_info", {})
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    host = f"{machine['processor']}, {machine['cpus']} CPUs, {machine['threads']} threads for every candidate"
+    changes = " with changes" if commit.get("dirty") else ""
+    tolerances = "; ".join(f"{name} {TOLERANCES[name]:.2g} and {MEANS[name]:.2g}" for name in TOLERANCES)
+    lines = [
+        "# Benchmarks",
+        "",
+        f"{host}, instruction set of `abpn_fast` {machine['instruction_set']}; Python {machine['python']}, {versions};",
+        f"{machine['date']}, commit {str(commit.get('id'))[:10]}{changes}. From `{source.as_posix()}` by",
+        "`python -m bench.report`; `make bench` measures what has no result yet.",
+        "",
+        _METHOD.format(tolerances=tolerances),
+    ]
+    return "\n".join(lines)
+
+
+def _section(suite: str, rows: Sequence[Row], refused: Sequence[dict[str, Any]], target: Path) -> str:
+    kind = next((name for name in sorted(_NOTES, key=len, reverse=True) if suite.startswith(name)), "")
+    parts = [f"## {suite[0].upper()}{suite[1:]}", ""]
+    if kind:
+        parts += [_NOTES[kind], ""]
+    if not rows:
+        parts += ["Nothing was measured.", ""]
+    elif all("column" in row["extra_info"] for row in rows):
+        parts += [tables.pivot(rows, refused, _cell(kind, rows), _passes(rows) if kind != "memory" else [])]
+    else:
+        parts += [_listed(rows)]
+    if rows and kind in ("latency", "memory"):
+        parts += [_plot(suite, kind, rows, target), ""]
+    reasons = tables.unique(f"{entry['row']}, {entry.get('column', '')}: {entry['reason']}" for entry in refused)
+    parts += [f"- not measured: {reason}" for reason in reasons] + [""] * bool(reasons)
+    return "\n".join(parts)
+
+
+def _cell(kind: str, rows: Sequence[Row]) -> Callable[[Row], str]:
+    if kind == "latency":
+        return tables.seconds_and_ratio
+    if kind in ("memory", "memory of strips"):
+        return lambda row: tables.megabytes(row["extra_info"]["peak_beyond_input"])
+    if kind == "cost per megapixel":
+        return lambda row: (
+            f"{tables.seconds(row['stats']['min'])}, "
+            f"{tables.seconds(row['stats']['min'] / row['extra_info']['megapixels'])}/MP"
+        )
+    return tables.seconds_and_share(rows)
+
+
+def _passes(rows: Sequence[Row]) -> list[str]:
+    """The line of the table that says of how many passes each figure is the best."""
+    rounds: dict[str, set[int]] = {}
+    for row in rows:
+        rounds.setdefault(row["extra_info"]["column"], set()).add(row["stats"]["rounds"])
+    return ["*best of*", *("/".join(map(str, sorted(found))) for found in rounds.values())]
+
+
+def _listed(rows: Sequence[Row]) -> str:
+    lines = []
+    for row in rows:
+        extra, best = row["extra_info"], tables.seconds(row["stats"]["min"])
+        line = [extra["row"], best, str(row["stats"]["rounds"])]
+        unit = next((unit for unit in ("gflops", "gigabytes") if f"{unit}_per_second" in extra), None)
+        if unit:
+            short = {"gflops": "GFLOP/s", "gigabytes": "GB/s"}[unit]
+            line += [f"{extra[f'{key}{unit}_per_second']:.4g} {short}" for key in ("", "ceiling_")]
+            line.append(f"{extra['share']:.0%}")
+        lines.append(line)
+    width = max(map(len, lines))
+    head = ["", "best", "of", "achieved", "ceiling", "share"][:width]
+    return tables.markdown(head, [line + ["-"] * (width - len(line)) for line in lines])
+
+
+def _plot(suite: str, kind: str, rows: Sequence[Row], target: Path) -> str:
+    name = f"bench-{'-'.join(suite.replace(',', '').split())}.png"
+    if kind == "memory":
+        label, value = "peak beyond the photo, MB", lambda row: row["extra_info"]["peak_beyond_input"] / 1e6
+    else:
+        label, value = "seconds", lambda row: row["stats"]["min"]
+    plots.against_megapixels(rows, value, label, target.parent / "images" / name)
+    return f"![{suite}: {label} against megapixels](images/{name})"
+
+
+if __name__ == "__main__":
+    main()
