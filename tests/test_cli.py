@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,8 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 import abpn_fast
-from abpn_fast.cli import _progress, app
+from abpn_fast.cli import app
+from abpn_fast.cli.retouch import _progress
 
 RGB = np.random.default_rng(0).integers(0, 256, (66, 90, 3), np.uint8)
 
@@ -169,23 +171,58 @@ def test_help_imports_neither_torch_nor_pillow() -> None:
     assert result.stdout == "[]\n"
 
 
-def test_train_passes_its_options_on_and_saves_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def trainings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Any]]:
+    """Options and objective of every run that was asked for; none is run."""
     trainer = pytest.importorskip("abpn_fast.training.trainer")
-    seen = []
+    seen: list[tuple[Any, Any]] = []
 
-    def train(options: Any, report: Any) -> abpn_fast.reference.ABPN:
-        seen.append(options)
+    def train(options: Any, objective: Any, report: Any) -> None:
+        seen.append((options, objective))
         report({"step": 1, "loss": 0.25})
-        return abpn_fast.reference.ABPN("small")
 
     monkeypatch.setattr(trainer, "train", train)
+    return seen
+
+
+def test_train_passes_its_options_on(tmp_path: Path, trainings: list[tuple[Any, Any]]) -> None:
+    from abpn_fast.training.objective import Objective
+    from abpn_fast.training.trainer import Options
+
     arguments = ("train", "a", "b", "--validation", "c", "--run", tmp_path, "--steps", 7, "--seed", 3, "--bf16")
     result = run(*arguments)
     assert result.exit_code == 0, result.output
-    expected = trainer.Options([Path("a"), Path("b")], [Path("c")], tmp_path, steps=7, seed=3, bf16=True)
-    assert seen == [expected]
-    assert "step 1, loss 0.25" in result.stdout
-    assert abpn_fast.ABPN.from_pretrained(tmp_path / "model").config == abpn_fast.ABPNConfig.preset("small")
+    expected = Options([Path("a"), Path("b")], [Path("c")], tmp_path, steps=7, seed=3, bf16=True)
+    assert trainings == [(expected, Objective())]
+    assert "step 1, loss 0.25" in result.stdout and f"model: {tmp_path / 'model'}" in result.stdout
+
+
+def test_train_knows_a_folder_of_pairs(tmp_path: Path, trainings: list[tuple[Any, Any]]) -> None:
+    from abpn_fast.training.objective import Objective
+    from abpn_fast.training.trainer import Options
+
+    for name in ("src", "gt"):
+        (tmp_path / name).mkdir()
+    extra = ("--objective", "plain", "--start", "small", "--workers", 0, "--bad", "skip", "--crop")
+    result = run("train", tmp_path, "--run", tmp_path / "run", *extra)
+    assert result.exit_code == 0, result.output
+    expected = Options.paper(tmp_path, tmp_path / "run", start="small", workers=0, bad="skip", crop=True)
+    assert trainings == [(expected, Objective())]
+    refused(run("train", tmp_path, tmp_path, "--run", "x"), 2, "pairs come from one folder")
+    refused(run("train", tmp_path, "--run", "x", "--validation", tmp_path), 2, "no --validation")
+
+
+def test_the_papers_objective_needs_its_features(
+    tmp_path: Path, trainings: list[tuple[Any, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ABPN_FAST_CACHE", str(tmp_path / "cache"))
+    refused(run("train", tmp_path, "--recipe", "paper", "--run", tmp_path / "run"), 2, "abpn-fast fetch-vgg")
+    assert trainings == []
+
+
+def test_train_without_validation_is_wrong_use(tmp_path: Path) -> None:
+    pytest.importorskip("lightning_fabric")
+    refused(run("train", tmp_path, "--run", tmp_path / "run"), 2, "--validation")
 
 
 def test_train_without_photos_is_wrong_use(tmp_path: Path) -> None:
@@ -193,12 +230,71 @@ def test_train_without_photos_is_wrong_use(tmp_path: Path) -> None:
     refused(run("train", tmp_path / "no", "--validation", tmp_path, "--run", tmp_path / "run"), 2, "no photo in")
 
 
-def test_evaluate_prints_the_identity_beside_the_model(model: str, tmp_path: Path) -> None:
+def test_evaluate_prints_the_identity_beside_the_model(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("abpn_fast.training.evaluate")
     noise = np.random.default_rng(0).integers(0, 256, (48, 48, 3), np.uint8)
     Image.fromarray(noise).resize((768, 768)).save(tmp_path / "a.png")
+    monkeypatch.setenv("ABPN_FAST_CACHE", str(tmp_path / "cache"))
     result = run("evaluate", tmp_path, "--model", model)
     assert result.exit_code == 0, result.output
     head, *rows = result.stdout.splitlines()
     assert head.split() == ["model", "identity"]
     assert {row.split()[0]: len(row.split()) for row in rows}["psnr_inside"] == 3
+
+
+def test_evaluate_compares_and_writes_files(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("cv2")
+    monkeypatch.setenv("ABPN_FAST_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "photos").mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (48, 48, 3), np.uint8)
+    Image.fromarray(noise).resize((768, 768)).save(tmp_path / "photos" / "a.png")
+    files = {name: tmp_path / f"scores.{name}" for name in ("json", "csv")}
+    options = ("--model", model, "--compare", "--vgg", "--each", "--json", files["json"], "--csv", files["csv"])
+    result = run("evaluate", tmp_path / "photos", *options)
+    assert result.exit_code == 0, result.output
+    assert result.stderr.count("LPIPS is left out: no ") == 2
+    methods = ["model", "identity", "median", "bilateral", "telea", "navier_stokes"]
+    each, summary = result.stdout.split("\n\n")
+    assert each.splitlines()[0].split() == ["psnr_inside", *methods]
+    assert f"{tmp_path / 'photos' / 'a.png'}, l = 1" in each
+    assert summary.splitlines()[0].split() == methods
+    assert list(json.loads(files["json"].read_text())["summary"]) == methods
+    assert files["csv"].read_text().count("\n") == 1 + len(methods) * (each.count("\n"))
+
+
+def test_fetch_vgg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("platformdirs")
+    monkeypatch.setenv("ABPN_FAST_CACHE", str(tmp_path / "cache"))
+    refused(run("fetch-vgg", "--archive", tmp_path / "none.tar.gz"), 2, "none.tar.gz")
+    (tmp_path / "wrong.tar.gz").write_bytes(b"something else")
+    refused(run("fetch-vgg", "--archive", tmp_path / "wrong.tar.gz"), 2, "is not what was expected")
+    for name in ("vgg16", "alexnet"):
+        (tmp_path / "cache").mkdir(exist_ok=True)
+        (tmp_path / "cache" / f"{name}.safetensors").touch()
+    assert run("fetch-vgg").stdout.splitlines() == [
+        str(tmp_path / "cache" / f"{name}.safetensors") for name in ("vgg16", "alexnet")
+    ]
+
+
+def test_ablate_passes_its_options_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ablation = pytest.importorskip("abpn_fast.training.ablation")
+    seen = []
+
+    def ablate(options: Any, config: Any, **more: Any) -> dict[str, dict[str, float]]:
+        seen.append((options.run, options.steps, options.seed, options.schedule, config.encoder_widths, more["names"]))
+        more["report"]("full", {"step": 7, "psnr_inside": 20.0})
+        return {"identity": {"psnr": 30.0, "psnr_inside": 20.0, "psnr_outside": 40.0, "ssim": 0.9}}
+
+    monkeypatch.setattr(ablation, "ablate", ablate)
+    common = ("ablate", "a", "--validation", "c", "--run", tmp_path)
+    result = run(*common, "--steps", 7, "--seed", 3, "--variant", "full")
+    assert result.exit_code == 0, result.output
+    assert seen[0] == (tmp_path, 7, 3, ablation.SCHEDULE, (8, 16, 32, 64, 64, 64), ["full"])
+    assert "full: step 7, PSNR inside 20.00" in result.stderr
+    assert "| identity |" in result.stdout
+    assert run(*common, "--widths", "small").exit_code == 0
+    assert seen[1][4:] == ((16, 32, 64, 128, 128, 128), list(ablation.VARIANTS))
+    refused(run(*common, "--widths", "1,2,x"), 2, "widths must be six integers")
+    refused(run(*common, "--widths", "1,2"), 2, "encoder_widths must be six positive integers")

@@ -1,8 +1,9 @@
 """Procedural blemishes on clean photos: what a retoucher learns to remove when no retouched pairs are at hand.
 
 A blemish mixes the pixels of the photo towards a tinted or painted copy of themselves under a soft mask:
-``x <- x + alpha * (x * tint + paint - x)``. Only the shape of ``alpha`` and the two colours differ between kinds.
-Everything is drawn from one generator, so the same seed gives the same picture.
+``x <- x + alpha * (x * tint + paint - x)``. Only the shape of ``alpha`` and the two colours differ between kinds; what
+has a relief, bumps, creases and wrinkles, is lit from one direction in the whole picture. Sizes are in pixels of the
+thumbnail. Everything is drawn from one generator, so the same seed gives the same picture.
 """
 
 from __future__ import annotations
@@ -12,8 +13,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
-Generator = np.random.Generator
+from abpn_fast.training.marks import Array, Generator, Scene, Stroke, disc, stroke
 
 
 def blemish(photo: Array, rng: Generator, *, scale: float = 1.0, clean: float = 0.1) -> Array:
@@ -29,185 +29,163 @@ def blemish(photo: Array, rng: Generator, *, scale: float = 1.0, clean: float = 
     Returns:
         (H, W, 3) in [0, 1].
     """
-    damaged = photo.copy()
     if rng.random() < clean:
-        return damaged
-    kinds = rng.choice(len(_KINDS), size=rng.integers(1, 4), replace=False, p=_WEIGHTS)
-    place = _region(photo.shape[:2], rng)
-    for kind in kinds:
-        _KINDS[kind](damaged, rng, scale, place)
-    return np.clip(damaged, 0, 1, out=damaged)
+        return photo.copy()
+    names = rng.choice(list(KINDS), size=rng.integers(1, 4), replace=False, p=_SHARES)
+    return draw(photo, rng, [str(name) for name in names], scale=scale)[0]
 
 
-def _region(size: tuple[int, int], rng: Generator) -> Callable[[], tuple[float, float]]:
-    """Where blemishes may sit: a Gaussian cloud anywhere in the picture, as a sampler of (y, x)."""
-    height, width = size
+def draw(photo: Array, rng: Generator, kinds: list[str], *, scale: float = 1.0) -> tuple[Array, NDArray[np.bool_]]:
+    """Blemishes of the named kinds in one random region.
+
+    Args:
+        photo, rng, scale: as for :func:`blemish`.
+        kinds: from :data:`KINDS`.
+
+    Returns:
+        The damaged photo, (H, W, 3) in [0, 1], and where it was drawn on, (H, W); elsewhere it is ``photo`` to the bit.
+    """
+    height, width = photo.shape[:2]
     centre = rng.uniform(0.15, 0.85, 2) * (height, width)
     spread = rng.uniform(0.1, 0.45, 2) * (height, width)
-
-    def place() -> tuple[float, float]:
-        y, x = centre + spread * rng.normal(size=2)
-        return float(np.clip(y, 0, height - 1)), float(np.clip(x, 0, width - 1))
-
-    return place
-
-
-def _mix(photo: Array, alpha: Array, top: int, left: int, tint: Array | np.float32, paint: Array | np.float32) -> None:
-    """``x <- x + alpha * (x * tint + paint - x)`` in place where the patch ``alpha`` overlaps ``photo``."""
-    height, width = photo.shape[:2]
-    y0, x0 = max(top, 0), max(left, 0)
-    y1, x1 = min(top + alpha.shape[0], height), min(left + alpha.shape[1], width)
-    if y0 >= y1 or x0 >= x1:
-        return
-    part = photo[y0:y1, x0:x1]
-    weight = alpha[y0 - top : y1 - top, x0 - left : x1 - left, None]
-    part += weight * (part * (tint - 1) + paint)
+    light = float(rng.uniform(0, 2 * np.pi))
+    scene = Scene(photo.copy(), rng, scale, light, (centre[0], centre[1]), (spread[0], spread[1]))
+    for kind in kinds:
+        KINDS[kind](scene)
+    return np.clip(scene.photo, 0, 1, out=scene.photo), scene.region
 
 
-def _blob(
-    radius: float, rng: Generator, *, edge: float, roughness: float = 0.15, centre: tuple[float, float] = (0, 0)
-) -> tuple[Array, Array, Array, Array]:
-    """An irregular soft disc and the coordinates it was made from: ``(alpha, distance, dy, dx)``, in radii.
-
-    ``edge`` is the width of the soft rim in radii; ``centre`` the fraction of a pixel that the centre is off the grid.
-    """
-    half = int(np.ceil(radius * (1.6 + edge) + 1))
-    dy, dx = np.mgrid[-half : half + 1, -half : half + 1].astype(np.float32)
-    dy, dx = (dy - np.float32(centre[0])) / radius, (dx - np.float32(centre[1])) / radius
-    turn, stretch = rng.uniform(0, np.pi), np.exp(rng.normal(0, 0.25))
-    along = (np.cos(turn) * dx + np.sin(turn) * dy) * stretch
-    across = (np.cos(turn) * dy - np.sin(turn) * dx) / stretch
-    distance = np.hypot(along, across).astype(np.float32)
-    if radius > 1.5:
-        angle = np.arctan2(across, along)
-        for harmonic in (2, 3, 5, 8):
-            wave = roughness * rng.normal() / harmonic
-            distance = distance * (1 + wave * np.cos(harmonic * angle + rng.uniform(0, 2 * np.pi)))
-    # A pixel is an average over its area: nothing is sharper than about one of them.
-    softness = max(edge, 0.7 / radius)
-    alpha = 1 / (1 + np.exp(np.clip((distance - 1) / (0.25 * softness), -30, 30)))
-    return alpha.astype(np.float32), distance.astype(np.float32), dy, dx
-
-
-def _stamp(
-    photo: Array, rng: Generator, place: Callable[[], tuple[float, float]], radius: float, edge: float
-) -> tuple[Array, Array, Array, Array, int, int]:
-    y, x = place()
-    top, left = int(y), int(x)
-    alpha, distance, dy, dx = _blob(radius, rng, edge=edge, centre=(y - top, x - left))
-    half = alpha.shape[0] // 2
-    return alpha, distance, dy, dx, top - half, left - half
-
-
-def _radius(rng: Generator, low: float, high: float, scale: float) -> float:
-    return float(np.exp(rng.uniform(np.log(low), np.log(high)))) * scale
-
-
-def _count(photo: Array, rng: Generator, density: float, scale: float) -> int:
-    """How many: Poisson, proportional to the area in thumbnail pixels, seldom none."""
-    area = photo.shape[0] * photo.shape[1] / scale**2
-    return int(rng.poisson(density * area * rng.uniform(0.2, 2.5))) + 1
-
-
-_Place = Callable[[], tuple[float, float]]
-
-
-def _spots(photo: Array, rng: Generator, scale: float, place: _Place) -> None:
+def _spots(scene: Scene) -> None:
     """Skin spots: red, soft, of mixed sizes, some with a pale head."""
-    for _ in range(_count(photo, rng, 5e-4, scale)):
-        alpha, distance, _, _, top, left = _stamp(photo, rng, place, _radius(rng, 0.8, 6, scale), rng.uniform(0.3, 1.5))
+    rng = scene.rng
+    for _ in range(scene.count(5e-4)):
+        mark = disc(scene, scene.radius(0.8, 6), rng.uniform(0.3, 1.5))
         redness = rng.uniform(0.08, 0.45)
-        tint = np.array([1 - 0.35 * redness, 1 - redness, 1 - 0.85 * redness], np.float32)
-        _mix(photo, alpha, top, left, tint, np.float32(0))
+        scene.mix(mark.alpha, mark.top, mark.left, _colour(1 - 0.35 * redness, 1 - redness, 1 - 0.85 * redness))
         if rng.random() < 0.2:
-            head = np.exp(-4 * distance**2).astype(np.float32) * np.float32(rng.uniform(0.1, 0.4))
-            _mix(photo, head, top, left, np.float32(1), np.array([0.35, 0.3, 0.22], np.float32))
+            head = np.exp(-4 * mark.distance**2) * np.float32(rng.uniform(0.1, 0.4))
+            scene.mix(head, mark.top, mark.left, 1.0, _colour(0.35, 0.3, 0.22))
 
 
-def _moles(photo: Array, rng: Generator, scale: float, place: _Place) -> None:
+def _moles(scene: Scene) -> None:
     """Moles, freckles and blackheads: brown to black, with a firmer rim."""
-    for _ in range(_count(photo, rng, 3e-4, scale)):
-        alpha, _, _, _, top, left = _stamp(photo, rng, place, _radius(rng, 0.7, 5, scale), rng.uniform(0.15, 0.8))
+    rng = scene.rng
+    for _ in range(scene.count(3e-4)):
+        mark = disc(scene, scene.radius(0.7, 5), rng.uniform(0.15, 0.8))
         depth = rng.uniform(0.15, 0.8)
-        tint = 1 - depth * np.array([rng.uniform(0.5, 0.95), rng.uniform(0.7, 1), rng.uniform(0.8, 1)], np.float32)
-        _mix(photo, alpha, top, left, tint.astype(np.float32), np.float32(0))
+        tint = 1 - depth * np.array([rng.uniform(0.5, 0.95), rng.uniform(0.7, 1), rng.uniform(0.8, 1)])
+        scene.mix(mark.alpha, mark.top, mark.left, _colour(*tint))
 
 
-def _bumps(photo: Array, rng: Generator, scale: float, place: _Place) -> None:
-    """Bumps and dents: lit on one side, shaded on the other, the light the same for all."""
-    light = rng.uniform(0, 2 * np.pi)
-    for _ in range(_count(photo, rng, 3e-4, scale)):
-        _, distance, dy, dx, top, left = _stamp(photo, rng, place, _radius(rng, 1.2, 7, scale), 0.5)
-        slope = (np.cos(light) * dx + np.sin(light) * dy) * np.exp(-1.5 * distance**2)
+def _bumps(scene: Scene) -> None:
+    """Bumps and dents: the side towards the light is lit or shaded."""
+    rng = scene.rng
+    for _ in range(scene.count(3e-4)):
+        mark = disc(scene, scene.radius(1.2, 7), 0.5)
+        towards = scene.to_light[0] * mark.dy + scene.to_light[1] * mark.dx
         shade = rng.uniform(0.15, 0.55) * rng.choice((-1, 1))
-        _mix(photo, (slope * np.float32(shade)).astype(np.float32), top, left, np.float32(2), np.float32(0))
+        scene.shade(towards * np.exp(-1.5 * mark.distance**2) * np.float32(shade), mark.top, mark.left)
 
 
-def _stains(photo: Array, rng: Generator, scale: float, place: _Place) -> None:
+def _stains(scene: Scene) -> None:
     """Stains: larger, pale, ragged, often darker at the rim."""
+    rng = scene.rng
     for _ in range(rng.integers(1, 4)):
-        alpha, distance, _, _, top, left = _stamp(photo, rng, place, _radius(rng, 4, 14, scale), rng.uniform(0.1, 0.6))
-        rim = rng.uniform(0, 1.5) * np.exp(-(((distance - 0.9) / 0.12) ** 2))
-        alpha = (alpha * (1 + rim) * rng.uniform(0.3, 1)).astype(np.float32)
+        mark = disc(scene, scene.radius(4, 14), rng.uniform(0.1, 0.6))
+        rim = rng.uniform(0, 1.5) * np.exp(-(((mark.distance - 0.9) / 0.12) ** 2))
+        alpha = mark.alpha * (1 + rim) * rng.uniform(0.3, 1)
         tint = 1 - rng.uniform(0.1, 0.45) * rng.uniform(0.3, 1, 3)
-        _mix(photo, np.minimum(alpha, 1.3), top, left, tint.astype(np.float32), np.float32(0))
+        scene.mix(np.minimum(alpha, 1.3), mark.top, mark.left, _colour(*tint))
 
 
-def _dust(photo: Array, rng: Generator, scale: float, place: _Place) -> None:
+def _dust(scene: Scene) -> None:
     """Dust and lint: small specks of one pale or dark colour."""
+    rng = scene.rng
     colour = _paint(rng)
-    for _ in range(_count(photo, rng, 8e-4, scale)):
-        alpha, _, _, _, top, left = _stamp(photo, rng, place, _radius(rng, 0.7, 2.2, scale), rng.uniform(0.2, 0.8))
-        alpha *= np.float32(rng.uniform(0.25, 0.9))
-        _mix(photo, alpha, top, left, np.float32(0), colour)
+    for _ in range(scene.count(8e-4)):
+        mark = disc(scene, scene.radius(0.7, 2.2), rng.uniform(0.2, 0.8))
+        scene.mix(mark.alpha * np.float32(rng.uniform(0.25, 0.9)), mark.top, mark.left, 0.0, colour)
+
+
+def _scratches(scene: Scene) -> None:
+    """Scratches: thin, nearly straight strokes, pale or dark, here and there interrupted."""
+    rng = scene.rng
+    for _ in range(rng.integers(1, 7)):
+        mark = stroke(scene, length=scene.radius(8, 60), width=scene.radius(0.35, 1), bend=rng.normal(0, 0.05))
+        alpha = mark.fade * np.exp(-(mark.offset**2)) * np.float32(rng.uniform(0.25, 0.9))
+        if rng.random() < 0.3:
+            alpha = alpha * (np.sin(rng.uniform(4, 12) * mark.along + rng.uniform(0, 6)) > -0.5)
+        scene.mix(alpha, mark.top, mark.left, 0.0, _paint(rng))
+
+
+def _hair(scene: Scene) -> None:
+    """Stray hairs: long, curved, thinner towards one end, all of one colour."""
+    rng = scene.rng
+    shade = rng.choice((0.05, 0.12, 0.3, 0.55, 0.75))
+    colour = _colour(*np.clip(shade * np.array([1.15, 1.0, 0.8]) + rng.normal(0, 0.02, 3), 0, 1))
+    for _ in range(rng.integers(1, 5)):
+        width = scene.radius(0.35, 0.7)
+        mark = stroke(scene, length=scene.radius(20, 90), width=width, bend=rng.normal(0, 0.2))
+        taper = 1 - 0.3 * (mark.along + 1)
+        alpha = mark.fade * np.exp(-((mark.offset / np.clip(taper, 0.4, 1)) ** 2)) * np.clip(taper + 0.2, 0.5, 1)
+        scene.mix(alpha * np.float32(rng.uniform(0.5, 0.95)), mark.top, mark.left, 0.0, colour)
+
+
+def _creases(scene: Scene) -> None:
+    """Creases of cloth: broad ridges and folds, lit on the flank towards the light."""
+    rng = scene.rng
+    for _ in range(rng.integers(1, 6)):
+        width = scene.radius(0.9, 5)
+        mark = stroke(scene, length=width * rng.uniform(8, 30), width=width, bend=rng.normal(0, 0.08))
+        scene.shade(_relief(mark, rng) * np.float32(rng.uniform(0.25, 0.7)), mark.top, mark.left)
+
+
+def _wrinkles(scene: Scene) -> None:
+    """Wrinkles of skin: a few fine, nearly parallel grooves, longest in the middle."""
+    rng = scene.rng
+    for _ in range(rng.integers(1, 3)):
+        turn, bend, (y, x) = rng.uniform(0, np.pi), rng.normal(0, 0.08), scene.place()
+        width, length = scene.radius(0.5, 1.4), scene.radius(12, 40)
+        gap, many = width * rng.uniform(3, 7), int(rng.integers(2, 6))
+        for index in range(many):
+            across = (index - (many - 1) / 2 + rng.normal(0, 0.15)) * gap
+            at = y + np.cos(turn) * across, x - np.sin(turn) * across
+            shorter = rng.uniform(0.6, 1) * (1 - 0.4 * abs(2 * index / (many - 1) - 1))
+            lean = turn + rng.normal(0, 0.06)
+            mark = stroke(scene, length=length * shorter, width=width, bend=bend, turn=lean, at=at)
+            scene.shade(_relief(mark, rng, groove=True) * np.float32(rng.uniform(0.2, 0.5)), mark.top, mark.left)
+
+
+KINDS: dict[str, Callable[[Scene], None]] = {
+    "spots": _spots,
+    "moles": _moles,
+    "bumps": _bumps,
+    "stains": _stains,
+    "dust": _dust,
+    "scratches": _scratches,
+    "hair": _hair,
+    "creases": _creases,
+    "wrinkles": _wrinkles,
+}
+"""Every kind of blemish by name."""
+_SHARES = (0.24, 0.2, 0.1, 0.1, 0.1, 0.08, 0.06, 0.07, 0.05)
+
+
+def _relief(mark: Stroke, rng: Generator, *, groove: bool = False) -> Array:
+    """The brightness of a ridge, or of a groove, under the light: its flanks, and less light at the bottom."""
+    up = -1 if groove or rng.random() < 0.3 else 1
+    # Light along a ridge leaves its flanks equal; a little is left, for no light is that narrow.
+    facing = mark.facing + 0.25 * (1 if mark.facing >= 0 else -1)
+    bell = np.exp(-(mark.offset**2))
+    bottom = rng.uniform(0.2, 0.6) if up < 0 else rng.uniform(0, 0.3)
+    relief: Array = mark.fade * bell * (np.float32(1.2 * up * facing) * mark.offset - np.float32(bottom))
+    return relief
+
+
+def _colour(*channels: float) -> Array:
+    return np.array(channels, np.float32)
 
 
 def _paint(rng: Generator) -> Array:
     level = rng.uniform(0.75, 1) if rng.random() < 0.6 else rng.uniform(0, 0.2)
     return np.clip(level + rng.normal(0, 0.04, 3), 0, 1).astype(np.float32)
-
-
-def _curve(
-    photo: Array, rng: Generator, place: _Place, *, length: float, width: float, bend: float
-) -> tuple[Array, Array, int, int]:
-    """A bent stroke: ``(fade, offset, top, left)``, with the offset from its middle line in widths."""
-    half = int(np.ceil(length / 2 + 3 * width + 1))
-    half = min(half, max(photo.shape[:2]))
-    y, x = place()
-    top, left = int(y) - half, int(x) - half
-    height, breadth = photo.shape[:2]
-    rows = np.arange(max(-half, -int(y)), min(half, height - int(y)), dtype=np.float32)
-    columns = np.arange(max(-half, -int(x)), min(half, breadth - int(x)), dtype=np.float32)
-    top, left = int(y) + int(rows[0]), int(x) + int(columns[0])
-    dy, dx = rows[:, None], columns[None, :]
-    turn = rng.uniform(0, np.pi)
-    along = (np.cos(turn) * dx + np.sin(turn) * dy) * np.float32(2 / length)
-    across = np.cos(turn) * dy - np.sin(turn) * dx
-    wave = bend * length * (along**2 - 0.3) + 0.15 * bend * length * np.sin(5 * along + rng.uniform(0, 6))
-    fade = 1 / (1 + np.exp(np.clip((np.abs(along) - 0.85) * 20, -30, 30)))
-    return fade.astype(np.float32), ((across - wave) / width).astype(np.float32), top, left
-
-
-def _scratches(photo: Array, rng: Generator, scale: float, place: _Place) -> None:
-    """Scratches and hairs: thin strokes, pale or dark."""
-    for _ in range(rng.integers(1, 7)):
-        width = _radius(rng, 0.35, 1.0, scale)
-        length = _radius(rng, 8, 60, scale)
-        fade, offset, top, left = _curve(photo, rng, place, length=length, width=width, bend=rng.normal(0, 0.12))
-        alpha = fade * np.exp(-(offset**2)) * np.float32(rng.uniform(0.25, 0.9))
-        _mix(photo, alpha, top, left, np.float32(0), _paint(rng))
-
-
-def _creases(photo: Array, rng: Generator, scale: float, place: _Place) -> None:
-    """Creases and wrinkles: smooth ridges, lit on one flank and shaded on the other."""
-    for _ in range(rng.integers(1, 6)):
-        width = _radius(rng, 0.9, 5, scale)
-        length = width * rng.uniform(8, 30)
-        fade, offset, top, left = _curve(photo, rng, place, length=length, width=width, bend=rng.normal(0, 0.08))
-        ridge = rng.uniform(0.4, 1) * offset * np.exp(-(offset**2)) - rng.uniform(0, 0.5) * np.exp(-(offset**2))
-        alpha = fade * ridge * np.float32(rng.uniform(0.2, 0.6))
-        _mix(photo, alpha.astype(np.float32), top, left, np.float32(2), np.float32(0))
-
-
-_KINDS = (_spots, _moles, _bumps, _stains, _dust, _scratches, _creases)
-_WEIGHTS = (0.24, 0.2, 0.12, 0.1, 0.12, 0.12, 0.1)

@@ -1,75 +1,169 @@
-"""Quality on held-out photos, inside and outside the blemished region, always beside doing nothing."""
+"""Quality on held-out pairs, inside and outside the changed region, always beside doing nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import adaptive_max_pool2d
 
 from abpn_fast.reference import ABPN, Retouched
 from abpn_fast.reference.pixels import to_unit
-from abpn_fast.training.losses import changed_region, target_pyramid
-from abpn_fast.training.metrics import absolute_error, psnr, ssim
-from abpn_fast.training.photos import BlemishedCrops, Crops, Pair
+from abpn_fast.training.classical import Method
+from abpn_fast.training.losses import changed_region, mask_target, target_pyramid
+from abpn_fast.training.lpips import LPIPS
+from abpn_fast.training.metrics import absolute_error, intersection_over_union, psnr, ssim
+from abpn_fast.training.pairs import HeldOutPairs, find_pairs, is_paired
+from abpn_fast.training.photos import BlemishedCrops, Crops, Pair, find_photos, load_photos
 
 _SCHEDULE = (Crops(0, 384, 1), Crops(1, 512, 1), Crops(2, 768, 1))
+MODEL, IDENTITY = "model", "identity"
 
 
-def held_out(photos: list[list[NDArray[np.uint8]]], seed: int = 12345) -> list[Pair]:
-    """Three fixed crops of every photo, one each for l = 0, 1 and 2."""
-    return [
-        BlemishedCrops([photo], 1, seed + index, [kind])[0] for index, photo in enumerate(photos) for kind in _SCHEDULE
-    ]
+class Row(NamedTuple):
+    """The scores of one method on one pair."""
+
+    image: str
+    method: str
+    scores: dict[str, float]
+
+
+def held_out(
+    photos: Sequence[Sequence[NDArray[np.uint8]]], seed: int = 12345, schedule: Sequence[Crops] | None = None
+) -> list[Pair]:
+    """Fixed crops of every photo, one of each kind; by default three, for l = 0, 1 and 2."""
+    kinds = _SCHEDULE if schedule is None else schedule
+    return [BlemishedCrops([photo], 1, seed + index, [kind])[0] for index, photo in enumerate(photos) for kind in kinds]
+
+
+def named(
+    folders: Sequence[Path], *, size: int = 1024, levels: int = 2, every: bool = False
+) -> tuple[Sequence[Pair], list[str]]:
+    """What the folders hold to measure on, and a name for each: one folder of pairs, or crops of clean photos.
+
+    Args:
+        folders: one in a layout of ``pairs.py``, or any of clean photos, which get three crops each.
+        size, levels: of pairs, as in training.
+        every: all pairs; otherwise only the test part of the division that training uses.
+
+    Raises:
+        FileNotFoundError, ValueError: a folder is missing, empty or not usable; the message names it.
+    """
+    if any(map(is_paired, folders)):
+        if len(folders) > 1:
+            raise ValueError(f"pairs come from one folder, got {len(folders)}; evaluate them one by one")
+        split = find_pairs(folders[0])
+        files = list(dict.fromkeys([*split.train, *split.validation, *split.test])) if every else split.test
+        return HeldOutPairs(files, levels, size), [str(pair.image) for pair in files]
+    pairs: list[Pair] = []
+    names: list[str] = []
+    for path in find_photos(folders):
+        crops = held_out(load_photos([path]), 12345 + len(pairs) // len(_SCHEDULE))
+        pairs += crops
+        names += [f"{path}, l = {pair.levels}" for pair in crops]
+    return pairs, names
+
+
+def evaluate(model: ABPN, pairs: Iterable[Pair], lpips: Mapping[str, LPIPS] | None = None) -> dict[str, float]:
+    """Means over the pairs; each metric of the model is followed by the same of the untouched image, ``identity_...``.
+
+    The scores are those of :func:`measure` and :func:`summarise`.
+    """
+    means = summarise(measure(model, pairs, lpips=lpips))
+    return means[MODEL] | {f"identity_{name}": value for name, value in means[IDENTITY].items()}
 
 
 @torch.no_grad()
-def evaluate(model: ABPN, pairs: Sequence[Pair]) -> dict[str, float]:
-    """Means over the pairs; each metric of the model is followed by the same of the untouched image, ``identity_...``.
+def measure(
+    model: ABPN,
+    pairs: Iterable[Pair],
+    *,
+    names: Sequence[str] | None = None,
+    methods: Mapping[str, Method] | None = None,
+    lpips: Mapping[str, LPIPS] | None = None,
+) -> list[Row]:
+    """A row for every pair and method: the model, identity, then ``methods``.
 
-    ``inside`` is where the pair differs by more than 0.02, ``outside`` the rest; ``better`` the share of pairs that
-    the model brings closer to the target inside; ``mask_iou`` at 0.5 against the changed region of the thumbnail.
+    PSNR in dB, MAE in units of white, SSIM, each over the whole picture; ``_inside`` is where the pair differs by more
+    than 0.02, ``_outside`` the rest. ``mask_iou`` at 0.5 against the changed region of the thumbnail. Results are
+    clamped to [0, 1]. A pair that is the same everywhere, or nowhere, has no inside or no outside and is left out.
+
+    Args:
+        names: of the pairs, in their order; None for their numbers.
+        methods: what else to run on the same images; see ``classical.py``.
+        lpips: by name; each gives a score ``lpips_<name>``, lower is better.
+
+    Raises:
+        ValueError: no pair is left.
     """
     model.eval()
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     rows = []
-    for pair in pairs:
-        image, target = to_unit(pair.image), to_unit(pair.target)
+    for index, pair in enumerate(pairs):
+        image, target = (to_unit(part.to(device)) for part in (pair.image, pair.target))
         region = changed_region(image, target)
         if not 0 < region.mean() < 1:
             continue
         output = model(image, levels=pair.levels, return_intermediates=True)
         assert isinstance(output, Retouched)
-        row = _scores(output.image.clamp(0, 1), target, region)
-        untouched = _scores(image, target, region)
-        row["better"] = float(row["psnr_inside"] > untouched["psnr_inside"])
-        row |= {f"identity_{name}": value for name, value in untouched.items()}
-        if output.mask is not None:
-            row["mask_iou"] = _iou(output, target, pair.levels, model.config.pyramid_filter)
-        rows.append(row)
+        results = {MODEL: output.image.clamp(0, 1), IDENTITY: image}
+        for name, method in (methods or {}).items():
+            if output.mask is not None or not method.needs_mask:
+                results[name] = method(image, output.mask, pair.levels)
+        for name, result in results.items():
+            scores = _scores(result, target, region, lpips or {})
+            if name == MODEL and output.mask is not None:
+                scores["mask_iou"] = _iou(output, target, pair.levels, model.config.pyramid_filter)
+            rows.append(Row(names[index] if names else str(index), name, scores))
     if not rows:
         raise ValueError("no pair to evaluate: none has a changed region smaller than the image")
-    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+    return rows
 
 
-def _scores(result: Tensor, target: Tensor, region: Tensor) -> dict[str, float]:
-    return {
+def summarise(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
+    """The mean of every score of every method over the pairs it ran on.
+
+    ``better`` is the share of pairs whose PSNR inside beats identity's; ``lpips_<name>_better`` the share with an LPIPS
+    below identity's.
+    """
+    untouched = {row.image: row.scores for row in rows if row.method == IDENTITY}
+    means = {}
+    for method in dict.fromkeys(row.method for row in rows):
+        own = [row for row in rows if row.method == method]
+        means[method] = {name: float(np.mean([row.scores[name] for row in own])) for name in own[0].scores}
+        if method == IDENTITY:
+            continue
+        for name, beaten, sign in _beating(own[0].scores):
+            wins = [sign * (row.scores[name] - untouched[row.image][name]) > 0 for row in own]
+            means[method][beaten] = float(np.mean(wins))
+    return means
+
+
+def _beating(scores: Mapping[str, float]) -> list[tuple[str, str, int]]:
+    """Which score is compared with identity's, what its share is called, and whether more of it is better."""
+    return [("psnr_inside", "better", 1)] + [
+        (name, f"{name}_better", -1) for name in scores if name.startswith("lpips")
+    ]
+
+
+def _scores(result: Tensor, target: Tensor, region: Tensor, lpips: Mapping[str, LPIPS]) -> dict[str, float]:
+    scores = {
         "psnr_inside": psnr(result, target, region),
         "psnr_outside": psnr(result, target, 1 - region),
         "psnr": psnr(result, target),
         "ssim": ssim(result, target),
         "mae_inside": absolute_error(result, target, region),
         "mae_outside": absolute_error(result, target, 1 - region),
+        "mae": absolute_error(result, target),
     }
+    return scores | {f"lpips_{name}": float(distance(result, target).mean()) for name, distance in lpips.items()}
 
 
 def _iou(output: Retouched, target: Tensor, levels: int, filter: str) -> float:
     assert output.mask is not None
     thumbnail = target_pyramid(target, levels, filter=filter)[-1]
-    size = (output.mask.shape[-2], output.mask.shape[-1])
-    truth = adaptive_max_pool2d(changed_region(output.pyramid[-1], thumbnail), size) > 0.5
-    found = output.mask > 0.5
-    union = (truth | found).sum()
-    return float((truth & found).sum() / union) if union else 1.0
+    return intersection_over_union(output.mask, mask_target(changed_region(output.pyramid[-1], thumbnail), output.mask))

@@ -26,7 +26,7 @@ def absolute_error(result: Tensor, target: Tensor, region: Tensor | None = None)
 
 
 def ssim(result: Tensor, target: Tensor) -> float:
-    """Structural similarity (Wang et al. 2004), Gaussian window of 11 pixels and sigma 1.5, mean over all."""
+    """Structural similarity (Wang et al. 2004), Gaussian window of 11 pixels and sigma 1.5, mean over whole windows."""
     channels = result.shape[1]
     at = torch.arange(11, dtype=result.dtype, device=result.device) - 5
     window = torch.exp(-at.square() / (2 * 1.5**2))
@@ -41,6 +41,13 @@ def ssim(result: Tensor, target: Tensor) -> float:
     c1, c2 = 0.01**2, 0.03**2
     similarity = (2 * a * b + c1) * (2 * covariance + c2) / ((a * a + b * b + c1) * (variance_a + variance_b + c2))
     return float(similarity.mean())
+
+
+def intersection_over_union(mask: Tensor, truth: Tensor) -> float:
+    """Of two masks of one shape, both cut at 0.5; 1 where both are empty."""
+    found, wanted = mask > 0.5, truth > 0.5
+    union = (wanted | found).sum()
+    return float((wanted & found).sum() / union) if union else 1.0
 
 
 def _mean(error: Tensor, region: Tensor | None) -> float:

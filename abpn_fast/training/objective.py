@@ -1,4 +1,4 @@
-"""What training minimises: Eq. 6 as far as it needs no second network, with the region given more weight."""
+"""What training minimises: Eq. 6 with the paper's weights, or a form of it that trains from scratch on its own."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import dataclasses
 
 import torch
 from torch import Tensor
-from torch.nn.functional import adaptive_max_pool2d, binary_cross_entropy
+from torch.nn.functional import binary_cross_entropy
 
 from abpn_fast.reference import Retouched
-from abpn_fast.reference.blending import PolynomialBlend
+from abpn_fast.reference.blending import ConvBlend, PolynomialBlend
+from abpn_fast.training.adversarial import Adversary
+from abpn_fast.training.features import load_features
 from abpn_fast.training.losses import (
+    Perceptual,
     changed_region,
     dice,
+    mask_target,
     multi_scale,
     retouched_pyramid,
     target_pyramid,
@@ -22,13 +26,21 @@ from abpn_fast.training.losses import (
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """Weights of the terms. A blemish covers a few percent of a crop; without ``region`` doing nothing is optimal.
+    """Weights of the terms; a term of weight 0 is not computed. The defaults need no second network.
+
+    A blemish covers a few percent of a crop: from scratch, without ``region``, doing nothing is a deep local optimum.
 
     Args:
         mse, absolute: squared and absolute error of R_0 .. R_l, summed over the levels.
         dice, cross_entropy: of the mask against the changed region of the thumbnail.
         total_variation: of the blend layers B_0 .. B_l.
         region: how many times more a changed pixel counts in ``absolute`` and ``cross_entropy`` than another.
+        perceptual: of R_l; needs ``features``.
+        adversarial: of R_0; needs an adversary in :meth:`terms`.
+        features: what the perceptual term looks through.
+
+    Raises:
+        ValueError: ``perceptual`` without ``features``.
     """
 
     mse: float = 1.0
@@ -37,32 +49,70 @@ class Objective:
     cross_entropy: float = 0.1
     total_variation: float = 0.01
     region: float = 10.0
+    perceptual: float = 0.0
+    adversarial: float = 0.0
+    features: Perceptual | None = dataclasses.field(default=None, compare=False, repr=False)
 
-    def terms(self, output: Retouched, target: Tensor, blend: PolynomialBlend, filter: str) -> dict[str, Tensor]:
-        """Each term, unweighted, as a scalar.
+    def __post_init__(self) -> None:
+        if self.perceptual and self.features is None:
+            raise ValueError("perceptual needs features; pass Perceptual(load_features()), or use Objective.paper()")
+
+    @classmethod
+    def paper(cls, features: Perceptual | None = None) -> Objective:
+        """Eq. 6: multi-scale MSE 1, perceptual 0.1, adversarial 0.1, dice 1, total variation 0.1, and nothing else.
+
+        Args:
+            features: of the perceptual loss; None for the fetched VGG16.
+
+        Raises:
+            FileNotFoundError: VGG16 has not been fetched; the message says how to.
+        """
+        features = features or Perceptual(load_features("vgg16"))
+        return cls(1.0, 0.0, 1.0, 0.0, 0.1, 1.0, perceptual=0.1, adversarial=0.1, features=features)
+
+    def terms(
+        self,
+        output: Retouched,
+        target: Tensor,
+        blend: PolynomialBlend | ConvBlend,
+        filter: str,
+        adversary: Adversary | None = None,
+    ) -> dict[str, Tensor]:
+        """Each term that has a weight, before it is weighted, as a scalar.
 
         Args:
             output: of the model on the image, float.
             target: R_gt_0, (N, 3, H, W) in [0, 1].
-            blend: the model's ABM.
+            blend: the model's.
             filter: of the model's pyramid.
+            adversary: for the adversarial term, which is left out without one.
         """
         targets = target_pyramid(target, len(output.pyramid) - 1, filter=filter)
         changed = [changed_region(image, goal) for image, goal in zip(output.pyramid, targets, strict=True)]
         retouched = retouched_pyramid(output.pyramid, output.blend_layers, output.low_res, blend)
-        weights = [1 + (self.region - 1) * region for region in changed]
-        terms = {
-            "mse": multi_scale(retouched, targets, [torch.ones_like(w) for w in weights], 2),
-            "absolute": multi_scale(retouched, targets, weights, 1),
-            "total_variation": total_variation(output.blend_layers),
-        }
+        terms = {}
+        if self.mse:
+            terms["mse"] = multi_scale(retouched, targets, [torch.ones_like(region) for region in changed], 2)
+        if self.absolute:
+            terms["absolute"] = multi_scale(retouched, targets, [self._weights(region) for region in changed], 1)
+        if self.total_variation:
+            terms["total_variation"] = total_variation(output.blend_layers)
         if output.mask is not None:
             mask = output.mask.to(target.dtype)
-            truth = adaptive_max_pool2d(changed[-1], (mask.shape[-2], mask.shape[-1]))
-            terms["dice"] = dice(mask, truth)
-            terms["cross_entropy"] = binary_cross_entropy(mask, truth, weight=1 + (self.region - 1) * truth)
+            truth = mask_target(changed[-1], mask)
+            if self.dice:
+                terms["dice"] = dice(mask, truth)
+            if self.cross_entropy:
+                terms["cross_entropy"] = binary_cross_entropy(mask, truth, weight=self._weights(truth))
+        if self.perceptual and self.features is not None:
+            terms["perceptual"] = self.features(output.low_res, targets[-1])
+        if self.adversarial and adversary is not None:
+            terms["adversarial"] = adversary.generator_loss(output.image)
         return terms
 
     def total(self, terms: dict[str, Tensor]) -> Tensor:
         """The weighted sum."""
         return torch.stack([getattr(self, name) * value for name, value in terms.items()]).sum()
+
+    def _weights(self, region: Tensor) -> Tensor:
+        return 1 + (self.region - 1) * region

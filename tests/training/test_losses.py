@@ -1,13 +1,21 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 
 from abpn_fast.reference import ABPN, Retouched
+from abpn_fast.training.adversarial import Adversary
+from abpn_fast.training.features import Features
 from abpn_fast.training.losses import (
+    HINGE,
+    LEAST_SQUARES,
+    Perceptual,
     changed_region,
     dice,
+    mask_target,
     multi_scale,
     retouched_pyramid,
     target_pyramid,
@@ -131,3 +139,105 @@ def test_the_mask_is_drawn_to_the_changed_region() -> None:
     (terms["dice"] + terms["cross_entropy"]).backward(retain_graph=True)
     gradient = output.mask.grad
     assert (gradient[..., 1, 1] < 0).all() and (gradient[..., -1, -1] > 0).all()
+
+
+def test_mask_target() -> None:
+    region = torch.zeros(1, 1, 8, 12)
+    region[0, 0, 3, 4] = 1
+    assert mask_target(region, torch.zeros(1, 1, 2, 3)).tolist() == [[[[0, 1, 0], [0, 0, 0]]]]
+
+
+def test_hinge() -> None:
+    real, fake = torch.tensor([2.0, 0.5, -1.0]), torch.tensor([-3.0, 0.25])
+    assert HINGE.discriminator(real, fake).item() == pytest.approx((0 + 0.5 + 2) / 3 + (0 + 1.25) / 2)
+    assert HINGE.generator(fake).item() == pytest.approx(2.75 / 2)
+
+
+def test_least_squares() -> None:
+    real, fake = torch.tensor([2.0, 0.5]), torch.tensor([-3.0, 0.25])
+    assert LEAST_SQUARES.discriminator(real, fake).item() == pytest.approx(((1 + 0.25) / 2 + (9 + 0.0625) / 2) / 2)
+    assert LEAST_SQUARES.generator(fake).item() == pytest.approx((16 + 0.5625) / 2 / 2)
+
+
+def features() -> Features:
+    """Three blocks of 1x1 convolutions, easily written out."""
+    torch.manual_seed(0)
+    widths = (3, 4, 5, 6)
+    blocks = [[torch.nn.Conv2d(a, b, 1), torch.nn.ReLU()] for a, b in itertools.pairwise(widths)]
+    return Features(blocks).double()
+
+
+def test_perceptual() -> None:
+    network = features()
+    result, target = (torch.rand(2, 3, 5, 7, dtype=torch.float64) for _ in range(2))
+    wanted, found = 0.0, []
+    for image in (result, target):
+        x = (image.numpy() - np.reshape([0.485, 0.456, 0.406], (3, 1, 1))) / np.reshape(
+            [0.229, 0.224, 0.225], (3, 1, 1)
+        )
+        outputs = []
+        for conv in network.features[::2]:
+            weight, bias = conv.weight.numpy()[..., 0, 0], conv.bias.numpy()
+            x = np.maximum(np.einsum("oc,nchw->nohw", weight, x) + bias[:, None, None], 0)
+            outputs.append(x)
+        found.append(outputs)
+    wanted = sum(np.mean((found[0][layer] - found[1][layer]) ** 2) for layer in (1, 2))
+    loss = Perceptual(network).double()
+    assert loss(result, target).item() == pytest.approx(wanted, rel=1e-6)
+    assert loss(target, target).item() == 0
+    only = Perceptual(network, layers=(0,)).double()
+    assert only(result, target).item() == pytest.approx(np.mean((found[0][0] - found[1][0]) ** 2), rel=1e-6)
+
+
+def test_perceptual_trains_the_picture_alone() -> None:
+    loss = Perceptual(features()).double()
+    result, target = (torch.rand(1, 3, 4, 4, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    loss(result, target).backward()
+    assert torch.isfinite(result.grad).all() and result.grad.abs().sum() > 0
+    assert target.grad is None
+    assert all(parameter.grad is None for parameter in loss.parameters())
+
+
+def paper() -> Objective:
+    return Objective.paper(Perceptual(features()).double())
+
+
+def test_the_papers_weights() -> None:
+    objective = paper()
+    weights = {"mse": 1, "perceptual": 0.1, "adversarial": 0.1, "dice": 1, "total_variation": 0.1}
+    image, target = pair()
+    model, output = output_of(image)
+    adversary = Adversary(width=4).double()
+    terms = objective.terms(output, target, model.blend, "binomial", adversary)
+    assert set(terms) == set(weights)
+    assert objective.total(terms).item() == pytest.approx(sum(w * terms[name].item() for name, w in weights.items()))
+    low = target_pyramid(target, LEVELS)[-1]
+    assert terms["perceptual"].item() == pytest.approx(objective.features(output.low_res, low).item())
+    # Without an adversary the rest stays.
+    assert set(objective.terms(output, target, model.blend, "binomial")) == set(weights) - {"adversarial"}
+
+
+def test_every_term_reaches_the_model_with_finite_gradients() -> None:
+    image, target = pair()
+    adversary = Adversary(width=4).double()
+    for name in ("mse", "perceptual", "adversarial", "dice", "total_variation"):
+        model, output = output_of(image)
+        paper().terms(output, target, model.blend, "binomial", adversary)[name].backward()
+        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        assert all(torch.isfinite(gradient).all() for gradient in gradients), name
+        assert sum(gradient.abs().sum() for gradient in gradients) > 0, name
+
+
+@pytest.mark.parametrize("blend", ["adaptive", "addition", "soft_light", "rgb", "conv"])
+def test_every_blend_can_be_trained(blend: str) -> None:
+    image, target = pair()
+    model = ABPN(config(blend=blend)).double()
+    output = model(image, levels=LEVELS, return_intermediates=True)
+    objective = Objective()
+    objective.total(objective.terms(output, target, model.blend, "binomial")).backward()
+    assert torch.isfinite(model.encoder.blocks[0][0].weight.grad).all()
+
+
+def test_perceptual_needs_features() -> None:
+    with pytest.raises(ValueError, match="perceptual needs features"):
+        Objective(perceptual=0.1)

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from abpn_fast.training.evaluate import evaluate, held_out
-from abpn_fast.training.metrics import absolute_error, psnr, ssim
-from abpn_fast.training.photos import Pair
+from abpn_fast.training.classical import Method
+from abpn_fast.training.evaluate import evaluate, held_out, measure, named, summarise
+from abpn_fast.training.metrics import absolute_error, intersection_over_union, psnr, ssim
+from abpn_fast.training.photos import Pair, find_photos, load_photos
 from abpn_fast.training.trainer import start_at_identity
 from tests.reference.networks import network
 
@@ -67,6 +70,20 @@ def test_ssim() -> None:
     assert ssim(*flat) == pytest.approx((2 * 0.16 + 1e-4) / (0.04 + 0.64 + 1e-4))
 
 
+def test_ssim_against_torchmetrics() -> None:
+    """Which counts windows over mirrored borders as well; those of whole windows are the same."""
+    module = pytest.importorskip("torchmetrics.functional.image")
+    result, target = images()
+    _, full = module.structural_similarity_index_measure(result, target, data_range=1.0, return_full_image=True)
+    assert ssim(result, target) == pytest.approx(full[..., 5:-5, 5:-5].mean().item(), abs=1e-9)
+
+
+def test_intersection_over_union() -> None:
+    mask, truth = torch.tensor([0.9, 0.6, 0.4, 0.1]), torch.tensor([1.0, 0.0, 1.0, 0.0])
+    assert intersection_over_union(mask, truth) == pytest.approx(1 / 3)
+    assert intersection_over_union(truth, truth) == intersection_over_union(0 * truth, 0 * truth) == 1
+
+
 def pairs() -> list[Pair]:
     photo = np.random.default_rng(0).integers(60, 200, (96, 96, 3), dtype=np.uint8)
     clean = torch.from_numpy(photo).permute(2, 0, 1)[None]
@@ -77,7 +94,7 @@ def pairs() -> list[Pair]:
 
 def test_evaluation_of_doing_nothing_is_its_own_identity_row() -> None:
     scores = evaluate(start_at_identity(network()), pairs())
-    names = {"psnr_inside", "psnr_outside", "psnr", "ssim", "mae_inside", "mae_outside"}
+    names = {"psnr_inside", "psnr_outside", "psnr", "ssim", "mae_inside", "mae_outside", "mae"}
     assert set(scores) == names | {f"identity_{name}" for name in names} | {"better", "mask_iou"}
     for name in names:
         assert scores[name] == pytest.approx(scores[f"identity_{name}"], rel=1e-4)
@@ -117,3 +134,56 @@ def test_held_out_pairs_are_fixed() -> None:
     for a, b in zip(first, second, strict=True):
         assert torch.equal(a.image, b.image) and torch.equal(a.target, b.target)
     assert all(pair.image.dtype == torch.uint8 and pair.image.shape[:2] == (1, 3) for pair in first)
+
+
+def test_rows_of_other_methods_and_of_lpips() -> None:
+    (pair,) = pairs()
+    target = pair.target / 255
+    blank = Method(lambda photo, mask, scale: np.full_like(photo, 128), False)
+    masked = Method(lambda photo, mask, scale: photo, True)
+    distance = lambda a, b: (a - b).abs().mean((1, 2, 3))  # noqa: E731
+    rows = measure(network(), [pair], names=["dog"], methods={"blank": blank, "m": masked}, lpips={"x": distance})
+    assert [(row.image, row.method) for row in rows] == [("dog", name) for name in ("model", "identity", "blank", "m")]
+    scores = {row.method: row.scores for row in rows}
+    assert scores["blank"]["mae"] == pytest.approx((target - 128 / 255).abs().mean().item(), rel=1e-5)
+    assert scores["blank"]["lpips_x"] == pytest.approx(scores["blank"]["mae"], rel=1e-5)
+    assert scores["m"] == pytest.approx(scores["identity"])
+    means = summarise(rows)
+    assert means["m"]["lpips_x_better"] == 0 and "lpips_x_better" not in means["identity"]
+    flat = evaluate(network(), [pair], {"x": distance})
+    assert {"lpips_x", "identity_lpips_x", "lpips_x_better"} <= set(flat)
+    without = measure(network(mask_branch=False), [pair], methods={"blank": blank, "m": masked})
+    assert [row.method for row in without] == ["model", "identity", "blank"]
+
+
+def test_pairs_of_a_folder_have_names(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for folder in ("src", "gt"):
+        (tmp_path / folder).mkdir()
+    for name in range(4):
+        photo = rng.integers(0, 256, (40, 60, 3), np.uint8)
+        Image.fromarray(photo).save(tmp_path / "src" / f"{name}.png")
+        photo[10:20, 10:20] //= 2
+        Image.fromarray(photo).save(tmp_path / "gt" / f"{name}.png")
+    test, names = named([tmp_path], size=64, levels=1)
+    assert len(test) == len(names) == 1
+    (pair,) = test
+    assert pair.levels == 1 and pair.image.shape == (1, 3, 64, 64)
+    photo = np.asarray(Image.open(names[0]).resize((64, 43), Image.Resampling.LANCZOS, reducing_gap=3.0))
+    assert np.array_equal(pair.image[0, :, :43].permute(1, 2, 0).numpy(), photo)
+    everything, all_names = named([tmp_path], size=64, every=True)
+    assert len(everything) == 4 and sorted(all_names) == [str(tmp_path / "src" / f"{name}.png") for name in range(4)]
+    assert len(measure(network(), everything, names=all_names)) == 8
+    with pytest.raises(ValueError, match="pairs come from one folder, got 2"):
+        named([tmp_path, tmp_path])
+
+
+def test_held_out_crops_have_names(tmp_path: Path) -> None:
+    for name in ("b", "a"):
+        Image.fromarray(np.random.default_rng(len(name)).integers(0, 256, (90, 80, 3), np.uint8)).save(
+            tmp_path / f"{name}.png"
+        )
+    crops, names = named([tmp_path])
+    assert names == [f"{tmp_path / file}, l = {levels}" for file in ("a.png", "b.png") for levels in (0, 1, 2)]
+    again = held_out(load_photos(find_photos([tmp_path])))
+    assert all(torch.equal(a.image, b.image) for a, b in zip(crops, again, strict=True))

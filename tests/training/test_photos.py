@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from abpn_fast.training import photos
+from abpn_fast.training.files import BadFile
 from abpn_fast.training.photos import BlemishedCrops, Crops, Pair, find_photos, load_photos
 
 SCHEDULE = (Crops(0, 24, 3), Crops(1, 32, 2), Crops(2, 48, 1))
@@ -49,15 +50,18 @@ def test_load_photos(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     turned[0x0112] = 6
     Image.fromarray(noise(30, 60)).save(tmp_path / "turned.jpg", exif=turned)
     (tmp_path / "broken.png").write_bytes(b"\x89PNG")
+    with pytest.raises(BadFile, match=r"broken.png cannot be read"):
+        load_photos(find_photos([tmp_path]))
     with caplog.at_level(logging.WARNING):
-        loaded = load_photos(find_photos([tmp_path]), longest=1600)
+        loaded = load_photos(find_photos([tmp_path]), longest=1600, bad="skip")
+    assert [photo.shapes for photo in loaded] == [[size.shape for size in photo] for photo in loaded]
     assert [[size.shape for size in photo] for photo in loaded] == [
         [(50, 40, 3)],
         [(900, 1600, 3), (450, 800, 3)],
         [(60, 30, 3)],
     ]
     assert all(size.dtype == np.uint8 for photo in loaded for size in photo)
-    assert len(caplog.records) == 1 and "broken.png" in caplog.text
+    assert "broken.png" in caplog.text and "skipped 1 of 4" in caplog.text
 
 
 def test_a_photo_is_reduced_to_the_longest_side(tmp_path: Path) -> None:

@@ -1,0 +1,55 @@
+"""``abpn-fast evaluate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from abpn_fast.cli.failures import wrong_use
+from abpn_fast.cli.scores import lpips
+
+
+def evaluate(
+    photos: Annotated[
+        list[Path], typer.Argument(metavar="FOLDER...", help="A folder of pairs, or clean photos not trained on.")
+    ],
+    model: Annotated[str, typer.Option(help="Bundled weights by name, or a folder with a saved model.")] = "small",
+    size: Annotated[int, typer.Option(min=64, help="Pixels of a square that pairs are fitted into.")] = 1024,
+    levels: Annotated[int, typer.Option(min=0, help="How often that square is halved.")] = 2,
+    every: Annotated[bool, typer.Option("--all", help="Take all pairs, not only the part kept for the test.")] = False,
+    compare: Annotated[
+        bool,
+        typer.Option("--compare", help="Run median, bilateral filter and inpainting of OpenCV on the same images."),
+    ] = False,
+    vgg: Annotated[
+        bool, typer.Option("--vgg", help="Measure LPIPS by VGG16 as well as by AlexNet; slow on a CPU.")
+    ] = False,
+    each: Annotated[bool, typer.Option("--each", help="Print a line for every image, too.")] = False,
+    json: Annotated[Path | None, typer.Option(help="Write the summary and a row for every image and method.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write a row for every image and method.")] = None,
+) -> None:
+    """Measure a model on pairs, or on photos with blemishes drawn onto them, beside leaving them as they are.
+
+    LPIPS is measured as well once "fetch-vgg" has run.
+    """
+    with wrong_use():
+        from abpn_fast.photo import load_model
+        from abpn_fast.training import classical, report
+        from abpn_fast.training.evaluate import measure, named, summarise
+
+        pairs, names = named(photos, size=size, levels=levels, every=every)
+        methods = classical.methods() if compare else None
+        rows = measure(load_model(model), pairs, names=names, methods=methods, lpips=lpips("alex", *["vgg"] * vgg))
+        means = summarise(rows)
+        if json:
+            report.write_json(json, means, rows, model=model)
+        if csv:
+            report.write_csv(csv, rows)
+    if each:
+        typer.echo(report.each(rows) + "\n")
+    typer.echo(report.text(means))
+    typer.echo(
+        f"{'images':20}{len({row.image for row in rows})} of {len(names)}, the rest unchanged or changed everywhere"
+    )
