@@ -79,7 +79,8 @@ def read_photo(path: Path) -> Photo:
 
     Raises:
         FileNotFoundError, IsADirectoryError, PermissionError: there is no file to read.
-        ValueError: it is empty, damaged, neither JPEG nor PNG, too large, animated, CMYK or has 16 bits per channel.
+        ValueError: it is empty, damaged, neither JPEG nor PNG, a single pixel, too large, animated, CMYK or has 16 bits
+            per channel.
     """
     data = _read(path)
     image = _decode(path, data)
@@ -141,6 +142,8 @@ def _check_kind(path: Path, image: ImageFile, data: bytes) -> None:
     if image.width * image.height > _MAX_MEGAPIXELS * 1_000_000:
         megapixels = image.width * image.height / 1e6
         raise ValueError(f"{path} has {megapixels:.0f} megapixels, more than {_MAX_MEGAPIXELS}; scale it down")
+    if image.width * image.height == 1:
+        raise ValueError(f"{path} is a single pixel, a placeholder rather than a photo; name the photo itself")
     if image.mode == "CMYK":
         raise ValueError(f"{path} is a CMYK picture; convert it to RGB with its colour profile first")
     if isinstance(image, PngImageFile):

@@ -176,6 +176,7 @@ FRAMES = [Image.new("L", (9, 9), value) for value in (0, 255)]
         (png(Image.fromarray(RGBA[..., 0].astype(np.uint16) * 256)), "16 bits per channel"),
         (png(FRAMES[0], save_all=True, append_images=FRAMES[1:]), "animation"),
         (png_header(20_000, 20_000), "400 megapixels, more than 200"),
+        (png(Image.new("RGB", (1, 1))), "single pixel"),
     ],
 )
 def test_bad_files_are_refused_in_one_sentence(tmp_path: Path, data: bytes, reason: str) -> None:

@@ -117,8 +117,8 @@ def test_quality(model: abpn_fast.ABPN, photo: Path, tmp_path: Path) -> None:
     assert (tmp_path / "30.jpg").stat().st_size * 2 < (tmp_path / "95.jpg").stat().st_size
 
 
-def test_one_pixel(model: abpn_fast.ABPN, tmp_path: Path) -> None:
-    Image.new("RGB", (1, 1), (10, 20, 30)).save(tmp_path / "in.png")
+def test_two_pixels(model: abpn_fast.ABPN, tmp_path: Path) -> None:
+    Image.new("RGB", (2, 1), (10, 20, 30)).save(tmp_path / "in.png")
     report = retouch_file(
         tmp_path / "in.png",
         tmp_path / "out.png",
@@ -127,7 +127,7 @@ def test_one_pixel(model: abpn_fast.ABPN, tmp_path: Path) -> None:
         save_blend=tmp_path / "b.png",
         compare=tmp_path / "c.png",
     )
-    assert (report.size, report.levels) == ((1, 1), 0)
+    assert (report.size, report.levels) == ((2, 1), 0)
 
 
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
