@@ -26,11 +26,13 @@ def gradients(name: str, inputs: list[Tensor]) -> tuple[Tensor, ...]:
 @pytest.mark.parametrize("name", ["upsample_refine", "upsample_refine_blend"])
 @pytest.mark.parametrize("size", [(41, 16), (40, 17), (9, 16)], ids=str)
 def test_strips_add_up_to_the_whole(name: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
     inputs = arguments(*size)
     whole = gradients(name, inputs)
     monkeypatch.setattr(gradient_strips, "_PIXELS", 1)
     for strip, one in zip(gradients(name, inputs), whole, strict=True):
-        assert strip.is_contiguous() and torch.allclose(strip, one, rtol=1e-12, atol=1e-12)
+        # A sum may end near zero: its rounding is that of what was added.
+        assert strip.is_contiguous() and (strip - one).abs().max() <= 1e-14 * one.abs().max()
 
 
 def test_a_strip_is_all_that_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
