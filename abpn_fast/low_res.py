@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -42,7 +43,23 @@ class Folded(NamedTuple):
     attention: list[Attention]
 
 
-def retouch(model: reference.ABPN, thumbnail: Tensor, kept: Prepared[Folded]) -> tuple[Tensor | None, Tensor] | None:
+class Layer(NamedTuple):
+    """The steps of the folded layer, as functions that keep their filters in the order they are read in.
+
+    Args:
+        encoder: F_{i+1} from F_i.
+        mask_blocks: the next features from features and skip.
+        mask_head: None without a mask branch.
+        attention: the next features from features, skip and mask.
+    """
+
+    encoder: list[Callable[[Tensor], Tensor]]
+    mask_blocks: list[Callable[[Tensor, Tensor], Tensor]]
+    mask_head: Filters | None
+    attention: list[Callable[[Tensor, Tensor, Tensor | None], Tensor]]
+
+
+def retouch(model: reference.ABPN, thumbnail: Tensor, kept: Prepared[Layer]) -> tuple[Tensor | None, Tensor] | None:
     """``(M, R_l)`` from I_l, (N, 3, h, w), or None where the modules themselves have to run.
 
     They run in training, while gradients are recorded, in a compiled graph, under autocast, where a module has a hook
@@ -53,7 +70,7 @@ def retouch(model: reference.ABPN, thumbnail: Tensor, kept: Prepared[Folded]) ->
         model: the network; in eval mode.
         thumbnail: I_l in [0, 1], in the dtype of the parameters.
         kept: where the folded weights stay until a parameter or buffer changes. They take as much memory as the
-            parameters of the layer, and a backend may keep as much again in its own arrangement.
+            parameters of the layer, a third more on backend ``cpu``.
     """
     tensors = _state(model, thumbnail)
     if tensors is None:
@@ -62,8 +79,18 @@ def retouch(model: reference.ABPN, thumbnail: Tensor, kept: Prepared[Folded]) ->
     if backend == "reference":
         return None
     dtype = backends.helper(backend, "working_dtype", lambda dtype: dtype)(thumbnail.dtype)
-    folded = kept.get(tensors, lambda: fold(model, dtype), dtype)
-    return _run(model, folded, thumbnail, dtype, backend)
+    first = False
+
+    def make() -> Layer:
+        nonlocal first
+        first = True
+        return _steps(fold(model, dtype), backend)
+
+    result = _run(model, kept.get(tensors, make, dtype, backend), thumbnail, dtype)
+    if first:
+        # Folding and arranging leave several times as much free memory behind as a pass needs.
+        backends.helper(backend, "give_back", lambda: None)()
+    return result
 
 
 def fold(model: reference.ABPN, dtype: torch.dtype) -> Folded:
@@ -80,21 +107,28 @@ def fold(model: reference.ABPN, dtype: torch.dtype) -> Folded:
         )
 
 
-def _run(
-    model: reference.ABPN, folded: Folded, thumbnail: Tensor, dtype: torch.dtype, backend: str
-) -> tuple[Tensor | None, Tensor]:
+def _steps(folded: Folded, backend: str) -> Layer:
     convolution = backends.helper(backend, "convolution", _convolution)
+    joined = backends.helper(backend, "joined_convolution", _joined_convolution)
+    attention = backends.helper(backend, "attention", lambda *_: None)
+    return Layer(
+        [convolution(weight, bias, 2, slope) for weight, bias, slope in folded.encoder],
+        [joined(*filters) for filters in folded.mask_blocks],
+        folded.mask_head,
+        [attention(*filters) or _gated_conv(filters, backend) for filters in folded.attention],
+    )
+
+
+def _run(model: reference.ABPN, layer: Layer, thumbnail: Tensor, dtype: torch.dtype) -> tuple[Tensor | None, Tensor]:
     height, width = thumbnail.shape[-2:]
     features = [_input(thumbnail, dtype)]
-    for weight, bias, slope in folded.encoder:
-        features.append(convolution(features[-1], weight, bias, 2, slope))
-    mask = None if folded.mask_head is None else _mask(folded, features, backend)
+    for convolution in layer.encoder:
+        features.append(convolution(features[-1]))
+    mask = None if layer.mask_head is None else _mask(layer, features)
     x = features.pop()
-    for attention in folded.attention:
+    for attention in layer.attention:
         # Taken off the list, so that each skip is freed as soon as its level is done.
-        x = ops.gated_conv(
-            x, features.pop(), mask, *attention[:4], negative_slope=attention.negative_slope, backend=backend
-        )
+        x = attention(x, features.pop(), mask)
     delta = x[..., :height, :width].to(thumbnail.dtype).tanh_()
     low_res = thumbnail + delta if model.config.output == "residual" else (delta.add_(1) / 2).contiguous()
     if mask is None:
@@ -109,22 +143,33 @@ def _input(thumbnail: Tensor, dtype: torch.dtype) -> Tensor:
     return x.mul_(2).sub_(1)
 
 
-def _mask(folded: Folded, features: list[Tensor], backend: str) -> Tensor:
-    joined = backends.helper(backend, "joined_convolution", _joined_convolution)
+def _mask(layer: Layer, features: list[Tensor]) -> Tensor:
     x = features[6]
-    for (weight, bias, slope), skip in zip(folded.mask_blocks, features[5:1:-1], strict=True):
-        x = joined(x, skip, weight, bias, slope)
-    assert folded.mask_head is not None
-    return conv2d(x, folded.mask_head.weight, folded.mask_head.bias).sigmoid_()
+    for joined, skip in zip(layer.mask_blocks, features[5:1:-1], strict=True):
+        x = joined(x, skip)
+    assert layer.mask_head is not None
+    return conv2d(x, layer.mask_head.weight, layer.mask_head.bias).sigmoid_()
 
 
-def _convolution(x: Tensor, weight: Tensor, bias: Tensor, stride: int, negative_slope: float) -> Tensor:
-    return leaky_relu(conv2d(x, weight, bias, stride, padding=1), negative_slope, inplace=True)
+def _convolution(weight: Tensor, bias: Tensor, stride: int, negative_slope: float) -> Callable[[Tensor], Tensor]:
+    return lambda x: leaky_relu(conv2d(x, weight, bias, stride, padding=1), negative_slope, inplace=True)
 
 
-def _joined_convolution(features: Tensor, skip: Tensor, weight: Tensor, bias: Tensor, negative_slope: float) -> Tensor:
-    x = torch.cat([interpolate(features, scale_factor=2, mode="nearest"), skip], 1)
-    return _convolution(x, weight, bias, 1, negative_slope)
+def _joined_convolution(weight: Tensor, bias: Tensor, negative_slope: float) -> Callable[[Tensor, Tensor], Tensor]:
+    convolution = _convolution(weight, bias, 1, negative_slope)
+
+    def run(features: Tensor, skip: Tensor) -> Tensor:
+        return convolution(torch.cat([interpolate(features, scale_factor=2, mode="nearest"), skip], 1))
+
+    return run
+
+
+def _gated_conv(filters: Attention, backend: str) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+    def run(features: Tensor, skip: Tensor, mask: Tensor | None) -> Tensor:
+        slope = filters.negative_slope
+        return ops.gated_conv(features, skip, mask, *filters[:4], negative_slope=slope, backend=backend)
+
+    return run
 
 
 def _backend(thumbnail: Tensor, parameter: Tensor) -> str:

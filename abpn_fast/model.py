@@ -12,8 +12,13 @@ from abpn_fast import checkpoint, low_res, ops, reference, sparse, strips
 from abpn_fast.backends import choose, requested
 from abpn_fast.config import ABPNConfig
 from abpn_fast.graphed import Graphed
+from abpn_fast.ops.operator import image_like
 from abpn_fast.prepared import Prepared
 from abpn_fast.reference import PolynomialBlend, RefiningModule, Retouched, keep_below, mask_scale
+from abpn_fast.spare import Spare
+
+# Values of an image from which on its levels are large enough to count.
+_LARGE = 1 << 22
 
 
 class ABPN(reference.ABPN):
@@ -29,7 +34,7 @@ class ABPN(reference.ABPN):
 
     def __init__(self, config: ABPNConfig | str = "base") -> None:
         super().__init__(config)
-        self._folded: Prepared[low_res.Folded] = Prepared()
+        self._folded: Prepared[low_res.Layer] = Prepared()
 
     @classmethod
     def from_pretrained(
@@ -94,25 +99,9 @@ class ABPN(reference.ABPN):
             return _finish(plain, out, return_intermediates)
         if strip_rows is not None:
             return self._in_strips(image, levels, strength, mask_threshold, out, strip_rows)
-        pyramid = [image]
-        for _ in range(levels):
-            pyramid.append(self._down(pyramid[-1]))
-        mask, low_res, layer = self._blend_layer(pyramid[-1])
         if return_intermediates:
-            layers = [layer]
-            for i in reversed(range(levels)):
-                layers.insert(0, ops.upsample_refine(layers[0], pyramid[i], pyramid[i + 1], *self._weights(i)))
-            result = ops.adaptive_blend(image, layers[0], self.blend.j, self.blend.k, strength=strength)
-            if mask_threshold is not None and mask is not None:
-                result = keep_below(image, result, mask, mask_threshold)
-            return _finish(Retouched(result, mask, low_res, layers, pyramid), out, True)
-        parts = self._parts(pyramid, layer, mask, mask_threshold)
-        if parts is not None:
-            layer = sparse.expand(pyramid, layer, parts, self._weights)
-        else:
-            for i in reversed(range(1, levels)):
-                layer = ops.upsample_refine(layer, pyramid[i], pyramid[i + 1], *self._weights(i))
-        return self._finest(layer, image, pyramid[1], strength, mask, mask_threshold, out)
+            return _finish(self._all(image, levels, strength, mask_threshold), out, True)
+        return self._whole(image, levels, strength, mask_threshold, out)
 
     def graphed(
         self,
@@ -144,6 +133,50 @@ class ABPN(reference.ABPN):
             return result
 
         return Graphed(run, example)
+
+    def _all(self, image: Tensor, levels: int, strength: float, mask_threshold: float | None) -> Retouched:
+        assert isinstance(self.blend, PolynomialBlend)
+        pyramid = [image]
+        for _ in range(levels):
+            pyramid.append(self._down(pyramid[-1]))
+        mask, low_res, layer = self._blend_layer(pyramid[-1])
+        layers = [layer]
+        for i in reversed(range(levels)):
+            layers.insert(0, ops.upsample_refine(layers[0], pyramid[i], pyramid[i + 1], *self._weights(i)))
+        result = ops.adaptive_blend(image, layers[0], self.blend.j, self.blend.k, strength=strength)
+        if mask_threshold is not None and mask is not None:
+            result = keep_below(image, result, mask, mask_threshold)
+        return Retouched(result, mask, low_res, layers, pyramid)
+
+    def _whole(
+        self, image: Tensor, levels: int, strength: float, mask_threshold: float | None, out: Tensor | None
+    ) -> Tensor:
+        result = self._lendable(image, levels) if out is None else out
+        spare = Spare(result if out is None else None)
+        pyramid = [image, self._down(image)]
+        for _ in range(1, levels):
+            pyramid.append(self._down(pyramid[-1], spare))
+        mask, _, layer = self._blend_layer(pyramid[-1], spare)
+        parts = self._parts(pyramid, layer, mask, mask_threshold)
+        if parts is not None:
+            layer = sparse.expand(pyramid, layer, parts, self._weights)
+        else:
+            for i in reversed(range(1, levels)):
+                # B_1 is still needed while the result is written.
+                target = spare.take(pyramid[i], pyramid[i].shape, layer.dtype) if i > 1 else None
+                # Taken off the list, so that each level is freed after its last use.
+                layer = ops.upsample_refine(layer, pyramid[i], pyramid.pop(), *self._weights(i), out=target)
+        return self._finest(layer, image, pyramid[1], strength, mask, mask_threshold, result)
+
+    def _lendable(self, image: Tensor, levels: int) -> Tensor | None:
+        """R_0 before its time, to lend its memory: on a CPU, where it is worth it and no gradient needs the levels."""
+        if levels < 2 or image.numel() < _LARGE or type(image) is not Tensor or image.device.type != "cpu":
+            return None
+        if torch.compiler.is_compiling():
+            return None
+        if torch.is_grad_enabled() and (image.requires_grad or any(x.requires_grad for x in self.parameters())):
+            return None
+        return image_like(image, image.shape, image.dtype)
 
     def _parts(
         self, pyramid: list[Tensor], layer: Tensor, mask: Tensor | None, mask_threshold: float | None
@@ -178,14 +211,15 @@ class ABPN(reference.ABPN):
             strip.rows.of(out).copy_(strip.rows.of(result, strip.needed[0].begin))
         return out
 
-    def _blend_layer(self, thumbnail: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+    def _blend_layer(self, thumbnail: Tensor, spare: Spare | None = None) -> tuple[Tensor | None, Tensor, Tensor]:
         """``(M, R_l, B_l)`` from I_l."""
         assert isinstance(self.blend, PolynomialBlend)
         mask, retouched = self.retouch(thumbnail)
         # Under autocast the branch computes in half precision, the operators do not.
         retouched = retouched.to(thumbnail.dtype)
-        blend, damping = self.blend, self.blend.damping
-        return mask, retouched, ops.reverse_adaptive_blend(thumbnail, retouched, blend.j, blend.k, damping=damping)
+        j, k, damping = self.blend.j, self.blend.k, self.blend.damping
+        target = None if spare is None else spare.take(thumbnail, thumbnail.shape, thumbnail.dtype)
+        return mask, retouched, ops.reverse_adaptive_blend(thumbnail, retouched, j, k, damping=damping, out=target)
 
     def retouch(self, thumbnail: Tensor) -> tuple[Tensor | None, Tensor]:
         """The local retouching layer, LRL: ``(M, R_l)`` from I_l, (N, 3, h, w); see ``abpn_fast.low_res``."""
@@ -216,12 +250,12 @@ class ABPN(reference.ABPN):
             out=out,
         )
 
-    def _down(self, finer: Tensor) -> Tensor:
-        """I_{i+1} from I_i, in the dtype of the parameters."""
-        target = None
-        if finer.dtype == torch.uint8 and self.dtype != torch.float32:
-            size = [-(-side // 2) for side in finer.shape[2:]]
-            target = torch.empty((*finer.shape[:2], *size), dtype=self.dtype, device=finer.device)
+    def _down(self, finer: Tensor, spare: Spare | None = None) -> Tensor:
+        """I_{i+1} from I_i, in the dtype of the parameters; in the memory of ``spare`` where it has some."""
+        shape = [*finer.shape[:2], *(-(-side // 2) for side in finer.shape[2:])]
+        target = None if spare is None else spare.take(finer, shape, self.dtype)
+        if target is None and finer.dtype == torch.uint8 and self.dtype != torch.float32:
+            target = torch.empty(shape, dtype=self.dtype, device=finer.device)
         return ops.pyramid_down(finer, filter=self.config.pyramid_filter, out=target)
 
     def _weights(self, level: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.weak import WeakTensorKeyDictionary
 
+Source = TypeVar("Source")
 Value = TypeVar("Value")
 
 
@@ -53,3 +54,21 @@ def from_tensors(name: Any, sources: Sequence[Tensor | None], make: Callable[[],
     tensors = [source for source in sources if source is not None]
     by_name: dict[Any, Prepared[Value]] = _of_tensors.setdefault(tensors[0], {})  # type: ignore[no-untyped-call]
     return by_name.setdefault(name, Prepared()).get(tensors, make)
+
+
+class Arranged(Generic[Source, Value]):
+    """What is made from ``source`` at the first use; then ``source`` is let go, so that only one is in memory."""
+
+    def __init__(self, source: Source) -> None:
+        self._source: Source | None = source
+        self._value: Value | None = None
+
+    def get(self, make: Callable[[Source], Value]) -> Value:
+        """The value; every ``make`` must give the same. Two threads may make it twice."""
+        # In this order: another thread lets the source go only after it has kept the value.
+        source, value = self._source, self._value
+        if value is None:
+            assert source is not None
+            value = self._value = make(source)
+            self._source = None
+        return value

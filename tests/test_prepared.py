@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from abpn_fast.prepared import Prepared, from_tensors
+from abpn_fast.prepared import Arranged, Prepared, from_tensors
 
 
 def test_made_once_while_nothing_changes() -> None:
@@ -98,3 +98,12 @@ def test_what_is_made_of_a_tensor_goes_with_it() -> None:
     del x, value
     gc.collect()
     assert gone() is None
+
+
+def test_arranged_lets_its_source_go() -> None:
+    source = torch.ones(3)
+    kept, alive = Arranged[Tensor, Tensor](source), weakref.ref(source)
+    del source
+    value = kept.get(lambda x: 2 * x)
+    assert alive() is None
+    assert kept.get(lambda x: x) is value

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +15,7 @@ from torch.nn.functional import conv2d, interpolate, leaky_relu
 
 from abpn_fast import native, reference
 from abpn_fast.backends import joined, onednn
-from abpn_fast.prepared import from_tensors
+from abpn_fast.prepared import Arranged, from_tensors
 
 INSTRUCTION_SETS = ("portable", "avx2", "avx512")
 _VARIABLE = "ABPN_FAST_CPU_ISA"
@@ -95,6 +97,7 @@ def gated_conv(
     out: Tensor,
 ) -> None:
     filters = weight, bias, skip_weight, skip_bias
+    masked = mask is not None
     if 0 in features.shape[:2] or skip.shape[1] == 0:
         out.copy_(reference.gated_conv(features, skip, mask, *filters, negative_slope=negative_slope))
     elif out.shape[1] == 3 and out.shape[2] % 2 == 0 and out.shape[3] % 2 == 0:
@@ -102,27 +105,64 @@ def gated_conv(
             mask = interpolate(mask.float(), size=out.shape[2:], mode="bilinear", align_corners=False)
         _ops().gated_conv_picture(features, skip, mask, *filters, negative_slope, out)
     else:
-        joined.run(_ops(), features, skip, mask, filters, 1, negative_slope, out)
+        name = "join", joined.is_even(skip), masked, skip.dtype, onednn.computing_dtype(skip.dtype)
+        join = from_tensors(name, filters, lambda: joined.arrange(features, skip, masked, filters, 1))
+        joined.run(_ops(), features, skip, mask, join, negative_slope, out)
 
 
-def convolution(x: Tensor, weight: Tensor, bias: Tensor, stride: int, negative_slope: float) -> Tensor:
-    """``leaky_relu(conv3x3(x))``, channels last; what oneDNN makes of the filters is kept while they live."""
+def convolution(weight: Tensor, bias: Tensor, stride: int, negative_slope: float) -> Callable[[Tensor], Tensor]:
+    """``leaky_relu(conv3x3(x))``, channels last; ``weight`` and ``bias`` must not change from now on."""
+    if onednn.computing_dtype(weight.dtype) != weight.dtype:
+        return lambda x: leaky_relu(conv2d(x, weight, bias, stride, padding=1), negative_slope)
+    kept, channels = Arranged[tuple[Tensor, Tensor], onednn.Convolution]((weight, bias)), len(bias)
 
-    def make() -> onednn.Convolution:
-        return onednn.Convolution(weight, bias, x.shape, stride=stride, negative_slope=negative_slope)
+    def run(x: Tensor) -> Tensor:
+        count, _, height, width = x.shape
+        if count == 0:
+            return x.new_empty((0, channels, -(-height // stride), -(-width // stride)))
 
-    if x.shape[0] == 0 or onednn.computing_dtype(x.dtype) != x.dtype:
-        return leaky_relu(conv2d(x, weight, bias, stride, padding=1), negative_slope)
-    return from_tensors(("convolution", stride, negative_slope), (weight, bias), make)(x)
+        def arrange(filters: tuple[Tensor, Tensor]) -> onednn.Convolution:
+            return onednn.Convolution(*filters, size=x.shape, stride=stride, negative_slope=negative_slope)
+
+        return kept.get(arrange)(x)
+
+    return run
 
 
-def joined_convolution(features: Tensor, skip: Tensor, weight: Tensor, bias: Tensor, negative_slope: float) -> Tensor:
-    """``leaky_relu(conv3x3(Cat(up(f), F_skip)))``, channels last."""
-    shape = skip.shape[0], weight.shape[0], *skip.shape[2:]
-    out = torch.empty(shape, dtype=skip.dtype, memory_format=torch.channels_last)
-    if skip.shape[0]:
-        joined.run(_ops(), features, skip, None, (weight, bias, None, None), 0, negative_slope, out)
-    return out
+def joined_convolution(weight: Tensor, bias: Tensor, negative_slope: float) -> Callable[[Tensor, Tensor], Tensor]:
+    """``leaky_relu(conv3x3(Cat(up(f), F_skip)))``, channels last, even sizes; the filters must not change."""
+    join = _joined((weight, bias, None, None), 0, negative_slope)
+    return lambda features, skip: join(features, skip, None)
+
+
+def attention(
+    weight: Tensor, bias: Tensor, skip_weight: Tensor | None, skip_bias: Tensor | None, negative_slope: float
+) -> Callable[[Tensor, Tensor, Tensor | None], Tensor] | None:
+    """``gated_conv`` of even sizes with filters that must not change; None where it keeps nothing made from them."""
+    return None if len(bias) == 6 else _joined((weight, bias, skip_weight, skip_bias), 1, negative_slope)
+
+
+def _joined(
+    filters: joined.Filters, gates: int, negative_slope: float
+) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+    kept, channels = Arranged[joined.Filters, joined.Join](filters), len(filters[1]) // (1 + gates)
+
+    def run(features: Tensor, skip: Tensor, mask: Tensor | None) -> Tensor:
+        shape = skip.shape[0], channels, *skip.shape[2:]
+        out = torch.empty(shape, dtype=skip.dtype, memory_format=torch.channels_last)
+        if skip.shape[0]:
+            join = kept.get(lambda filters: joined.arrange(features, skip, mask is not None, filters, gates))
+            joined.run(_ops(), features, skip, mask, join, negative_slope, out)
+        return out
+
+    return run
+
+
+def give_back() -> None:
+    """Return what is free in the heap to the system, where the C library can."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(ctypes.c_size_t(0))
 
 
 def precision() -> str:

@@ -17,7 +17,6 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 from abpn_fast.backends.onednn import Convolution, computing_dtype
-from abpn_fast.prepared import from_tensors
 
 # Of what the convolutions write before the last pass reads it: few rows at a time stay in cache and bound the memory.
 _BYTES_AT_ONCE = 8 << 20
@@ -26,13 +25,16 @@ _LANES = 16
 
 
 class Join(NamedTuple):
-    """The filters of one level, laid out for one size of input.
+    """The filters of one level, laid out for one size of input, and any other as even or odd.
 
     Args:
         skip: C_skip to ``groups`` times ``width`` channels: features, gates and kept, those there are.
         coarse: C_f to the phases of features and gates, or to these themselves where the size is odd.
         mask: (9, 2 width), float32; None without a mask.
         width: C_out rounded up to whole vectors.
+        gates: 1 where there are gates, else 0.
+        even: whether ``coarse`` is of phases.
+        dtype: what is computed in.
     """
 
     skip: Convolution
@@ -40,38 +42,37 @@ class Join(NamedTuple):
     mask: Tensor | None
     groups: int
     width: int
+    gates: int
+    even: bool
+    dtype: torch.dtype
+
+
+Filters = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
+
+
+def is_even(skip: Tensor) -> bool:
+    """Whether height and width of a level are, so that its pixels are whole sets of phases."""
+    return skip.shape[2] % 2 == 0 and skip.shape[3] % 2 == 0
 
 
 def run(
-    library: Any,
-    features: Tensor,
-    skip: Tensor,
-    mask: Tensor | None,
-    filters: tuple[Tensor, Tensor, Tensor | None, Tensor | None],
-    gates: int,
-    negative_slope: float,
-    out: Tensor,
+    library: Any, features: Tensor, skip: Tensor, mask: Tensor | None, join: Join, negative_slope: float, out: Tensor
 ) -> None:
-    """Fill ``out`` with a LAM's result, or with ``leaky_relu(conv(Cat(up(f), F_skip)))`` without ``gates`` and mask.
+    """Fill ``out`` with a LAM's result, or with ``leaky_relu(conv(Cat(up(f), F_skip)))`` without gates and mask.
 
     Args:
         library: the compiled operators.
         features, skip, mask, negative_slope, out: as in ``ops.gated_conv``.
-        filters: ``weight``, ``bias``, ``skip_weight``, ``skip_bias``, as there.
-        gates: 1 where the second half of ``weight`` is gates, else 0.
+        join: from ``arrange``, for a mask where there is one, and for even sizes where these are.
     """
     height, width = skip.shape[2:]
-    dtype, even = computing_dtype(skip.dtype), height % 2 == 0 and width % 2 == 0
+    even, gates = is_even(skip), join.gates
+    assert (even, mask is None) == (join.even, join.mask is None)
     if mask is not None:
         mask = interpolate(mask.float(), size=(height, width), mode="bilinear", align_corners=False)
-    features, skip = (x.to(dtype).contiguous(memory_format=torch.channels_last) for x in (features, skip))
+    features, skip = (x.to(join.dtype).contiguous(memory_format=torch.channels_last) for x in (features, skip))
     if not even:
         features = interpolate(features, scale_factor=2, mode="nearest")[..., :height, :width]
-    join = from_tensors(
-        ("join", even, mask is None, dtype),
-        filters,
-        lambda: _lay_out(features, skip, mask is not None, filters, gates, even),
-    )
     image, rows = skip[:1], _rows(join, skip) if even else height
     if skip[:1].numel() and rows >= height * skip.shape[0]:
         image, rows = skip, height
@@ -115,18 +116,20 @@ def _rows(join: Join, skip: Tensor) -> int:
     return max(_BYTES_AT_ONCE // (groups * join.width * skip.shape[3] * skip.element_size()) // 2 * 2, 16)
 
 
-def _lay_out(
-    features: Tensor,
-    skip: Tensor,
-    masked: bool,
-    filters: tuple[Tensor, Tensor, Tensor | None, Tensor | None],
-    gates: int,
-    even: bool,
-) -> Join:
+def arrange(features: Tensor, skip: Tensor, masked: bool, filters: Filters, gates: int) -> Join:
+    """Lay out filters.
+
+    Args:
+        features, skip: of the first input.
+        masked: whether there is a mask.
+        filters: ``weight``, ``bias``, ``skip_weight``, ``skip_bias``, as in ``ops.gated_conv``.
+        gates: 1 where the second half of ``weight`` is gates, else 0.
+    """
     weight, bias, skip_weight, skip_bias = (None if x is None else x.detach().float() for x in filters)
     assert weight is not None
     assert bias is not None
-    channels, dtype = features.shape[1], skip.dtype
+    channels, dtype, even = features.shape[1], computing_dtype(skip.dtype), is_even(skip)
+    coarse_size = features.shape if even else (*features.shape[:2], *skip.shape[2:])
     width = -(-weight.shape[0] // (1 + gates) // _LANES) * _LANES
     groups = list(weight.chunk(1 + gates))
     on_skip = [group[:, channels : channels + skip.shape[1]] for group in groups]
@@ -140,10 +143,13 @@ def _lay_out(
         taps = _grouped([group[:, -1:] for group in groups], width).flatten(1).t().contiguous()
     return Join(
         Convolution(_grouped(on_skip, width).to(dtype), _grouped(biases, width).to(dtype), skip.shape),
-        Convolution((_of_phases(coarse) if even else coarse).to(dtype), None, features.shape),
+        Convolution((_of_phases(coarse) if even else coarse).to(dtype), None, coarse_size),
         taps,
         len(on_skip),
         width,
+        gates,
+        even,
+        dtype,
     )
 
 
