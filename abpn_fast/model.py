@@ -198,17 +198,20 @@ class ABPN(reference.ABPN):
         out: Tensor | None,
         strip_rows: int,
     ) -> Tensor:
-        mask, _, layer = self._blend_layer(strips.thumbnail(image, levels, strip_rows, self._down))
+        whole = strips.coarse(image, levels, strip_rows, self._down)
+        mask, _, layer = self._blend_layer(whole[-1])
         scale = None
         if mask is not None and mask_threshold is not None:
             scale = mask_scale((image.shape[2], image.shape[3]), (mask.shape[2], mask.shape[3]))
         out = torch.empty_like(image, memory_format=torch.preserve_format) if out is None else out
-        for strip in strips.strips(image, levels, strip_rows, self._down, scale):
+        for strip in strips.strips(image, whole, levels, strip_rows, self._down, scale):
             part = None if mask is None or scale is None else strip.masked(mask, scale)
             finer, coarser = strip.level(0), strip.below(0)
             blend = strips.expand(strip, layer, self._weights)
             result = self._finest(blend, finer, coarser, strength, part, mask_threshold, None)
             strip.rows.of(out).copy_(strip.rows.of(result, strip.needed[0].begin))
+            # Before the next strip is made.
+            del strip, finer, coarser, blend, result
         return out
 
     def _blend_layer(self, thumbnail: Tensor, spare: Spare | None = None) -> tuple[Tensor | None, Tensor, Tensor]:

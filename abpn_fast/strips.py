@@ -7,7 +7,7 @@ not there; the rows that it can reach are computed along and thrown away.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from torch import Tensor
@@ -51,7 +51,7 @@ class Strip(NamedTuple):
     Args:
         rows: of the result.
         needed: of B_0 .. B_l, with what the false borders spoil.
-        image: the slices of I_0 .. I_l, rows ``held[i]``.
+        image: of I_0 .. I_l, rows ``held[i]``.
         held: at least ``needed``.
     """
 
@@ -80,47 +80,70 @@ def cut(height: int, strip_rows: int, multiple: int) -> Iterator[Rows]:
         yield Rows(begin, min(begin + step, height))
 
 
-def thumbnail(image: Tensor, levels: int, strip_rows: int, down: Callable[[Tensor], Tensor]) -> Tensor:
-    """I_l, without the levels between in memory at once.
+def coarse(image: Tensor, levels: int, strip_rows: int, down: Callable[[Tensor], Tensor]) -> list[Tensor]:
+    """``[I_k, ..., I_l]``, whole, without the levels above them in memory at once; k is ``first_whole``.
 
     Args:
         image: I_0, (N, 3, H, W).
         levels: l >= 1.
         strip_rows: rows of the image at a time, at least.
         down: one step, ``pyramid_down`` with its options.
-
-    Returns:
-        (N, 3, ceil(H / 2^l), ceil(W / 2^l)).
     """
-    heights = _heights(image, levels)
-    whole: Tensor | None = None
-    for rows in cut(heights[levels], -(-strip_rows // 2**levels), 1):
-        held = _held([None] * levels + [rows], heights)
-        part = rows.of(_slices(image, held, down)[levels], held[levels].begin)
-        if whole is None:
-            whole = part.new_empty((*part.shape[:2], heights[levels], part.shape[3]))
-        rows.of(whole).copy_(part)
-    assert whole is not None
+    height, width = image.shape[-2:]
+    heights, first = _heights(height, levels), first_whole(height, width, levels, strip_rows)
+    whole: list[Tensor] = []
+    for rows in cut(heights[first], -(-strip_rows // 2**first), 1):
+        held = _held([None] * first + [rows], heights[: first + 1])
+        part = rows.of(_slices(image, held, down)[first], held[first].begin)
+        if not whole:
+            whole.append(part.new_empty((*part.shape[:2], heights[first], part.shape[3])))
+        rows.of(whole[0]).copy_(part)
+        del part
+    for _ in range(first, levels):
+        whole.append(down(whole[-1]))
     return whole
 
 
+def first_whole(height: int, width: int, levels: int, strip_rows: int) -> int:
+    """The level k from which on keeping I_k .. I_l whole takes less memory than the rows of I_1 that lead to theirs.
+
+    A row of level i is made from 2^i rows of the image: around a strip of a tall photo more of them than its own.
+    """
+    return min(range(1, levels + 1), key=lambda k: sum(held_pixels(height, width, levels, strip_rows, k)))
+
+
+def held_pixels(height: int, width: int, levels: int, strip_rows: int, first: int) -> list[int]:
+    """Of I_1 .. I_l, while a strip is computed, those from level ``first`` on being whole."""
+    heights, widths = _heights(height, levels), _heights(width, levels)
+    begin = 16 << levels
+    far = [begin + side for side in heights]
+    needed = _needed(Rows(begin, begin + -(-strip_rows // 2) * 2), REACH, far)
+    held = _held([*needed[:first]], far[:first])
+    rows = [min(part.end - part.begin, side) for part, side in zip(held, heights, strict=False)]
+    return [count * side for count, side in zip([*rows, *heights[first:]], widths, strict=True)][1:]
+
+
 def strips(
-    image: Tensor, levels: int, strip_rows: int, down: Callable[[Tensor], Tensor], mask_scale: int | None
+    image: Tensor,
+    whole: Sequence[Tensor],
+    levels: int,
+    strip_rows: int,
+    down: Callable[[Tensor], Tensor],
+    mask_scale: int | None,
 ) -> Iterator[Strip]:
     """The strips of the result, top to bottom.
 
     Args:
-        image, levels, strip_rows, down: as for ``thumbnail``.
+        image, levels, strip_rows, down: as for ``coarse``.
+        whole: its result.
         mask_scale: where a mask is upsampled to the image, by how much; the slices then begin at its cells.
     """
-    heights = _heights(image, levels)
+    heights, first = _heights(image.shape[-2], levels), levels + 1 - len(whole)
     for rows in cut(heights[0], strip_rows, mask_scale or 2):
-        needed = [rows.grown(mask_scale or REACH).within(heights[0])]
-        for i in range(1, levels):
-            needed.append(needed[-1].halved().grown(REACH).within(heights[i]))
-        needed.append(needed[-1].halved())
-        held = _held([*needed], heights)
-        yield Strip(rows, needed, _slices(image, held, down), held)
+        needed = _needed(rows, mask_scale or REACH, heights)
+        held = _held([*needed[:first]], heights[:first])
+        entire = [Rows(0, side) for side in heights[first:]]
+        yield Strip(rows, needed, [*_slices(image, held, down), *whole], [*held, *entire])
 
 
 def expand(strip: Strip, blend: Tensor, weights: Callable[[int], tuple[Tensor, Tensor, Tensor, Tensor]]) -> Tensor:
@@ -139,11 +162,19 @@ def expand(strip: Strip, blend: Tensor, weights: Callable[[int], tuple[Tensor, T
     return blend
 
 
-def _heights(image: Tensor, levels: int) -> list[int]:
-    heights = [image.shape[-2]]
+def _heights(height: int, levels: int) -> list[int]:
+    heights = [height]
     for _ in range(levels):
         heights.append(-(-heights[-1] // 2))
     return heights
+
+
+def _needed(rows: Rows, margin: int, heights: list[int]) -> list[Rows]:
+    """Rows of B_0 .. B_l for ``rows`` of the result, ``margin`` more of B_0."""
+    needed = [rows.grown(margin).within(heights[0])]
+    for height in heights[1:-1]:
+        needed.append(needed[-1].halved().grown(REACH).within(height))
+    return [*needed, needed[-1].halved()]
 
 
 def _held(needed: list[Rows | None] | list[Rows], heights: list[int]) -> list[Rows]:

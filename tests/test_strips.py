@@ -7,6 +7,7 @@ import torch
 
 from abpn_fast import accelerate, compatible_backends, strips, use_backend
 from abpn_fast.ops import pyramid_down
+from abpn_fast.reference import default_levels
 from tests.test_model import random_model
 
 SIZES = [(1, 9), (37, 21), (64, 40), (131, 33), (260, 18)]
@@ -47,13 +48,32 @@ def test_same_bits_as_the_whole(name: str, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("levels", [1, 3])
-def test_thumbnail_equals_the_pyramid_to_the_bit(size: tuple[int, int], levels: int) -> None:
+def test_coarse_levels_equal_the_pyramid_to_the_bit(size: tuple[int, int], levels: int) -> None:
     image = torch.rand(1, 3, *size)
-    whole = image
+    pyramid = [image]
     for _ in range(levels):
-        whole = pyramid_down(whole, backend="reference")
+        pyramid.append(pyramid_down(pyramid[-1], backend="reference"))
     with use_backend("reference"):
-        assert torch.equal(strips.thumbnail(image, levels, 5, pyramid_down), whole)
+        found = strips.coarse(image, levels, 5, pyramid_down)
+    assert len(found) == levels + 1 - strips.first_whole(*size, levels, 5)
+    assert all(torch.equal(mine, wanted) for mine, wanted in zip(found[::-1], pyramid[::-1], strict=False))
+
+
+@pytest.mark.parametrize("first", [1, 2, 3, 4])
+@torch.inference_mode()
+def test_any_level_can_be_the_first_whole_one(first: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, image = accelerate(random_model()), torch.rand(1, 3, 300, 21)
+    whole = model(image, levels=4)
+    monkeypatch.setattr(strips, "first_whole", lambda *_: first)
+    torch.testing.assert_close(model(image, levels=4, strip_rows=10), whole, atol=2e-6, rtol=0)
+
+
+def test_what_a_strip_holds_hardly_grows_with_the_height() -> None:
+    def held(height: int) -> int:
+        levels = default_levels(height, 2048)
+        return sum(strips.held_pixels(height, 2048, levels, 512, strips.first_whole(height, 2048, levels, 512)))
+
+    assert held(1 << 15) < 2 * held(1 << 11)
 
 
 def test_cut_covers_every_row_once() -> None:
