@@ -49,6 +49,7 @@ inline void blend_rows(const AdaptiveBlend& task, int64_t begin, int64_t end) {
       store_rows(blend, chunk, task.out, n, y, x, some);
     }
   }
+  streamed();
 }
 
 #endif

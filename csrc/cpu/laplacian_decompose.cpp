@@ -50,6 +50,7 @@ inline void subtract_rows(const Picture& image, const Picture& low, const Pictur
       store_rows(high, step, out, n, y, x, some);
     }
   }
+  streamed();
 }
 
 #endif

@@ -86,6 +86,7 @@ inline void reduce_columns(const Picture& image, bool box, const Picture& out, i
 inline void reduce_rows(const Picture& image, bool box, const Picture& out, int64_t begin, int64_t end) {
   for (int64_t x = 0; x < out.width; x += reduced_chunk)
     reduce_columns(image, box, out, begin, end, x, std::min(reduced_chunk, out.width - x));
+  streamed();
 }
 
 #endif

@@ -197,7 +197,8 @@ class RefineBlock {
   void plan_prefetches(int64_t y) {
     ahead_.clear();
     const int64_t low_x = begin_ / 2, low_count = (end_ + 1) / 2 - low_x;
-    for (int64_t row = y; row < y + 2; ++row) ahead_.add(task_.out, n_, row, x_, columns_);
+    const bool passing = task_.out.passing && task_.out.kind == Kind::f32;
+    for (int64_t row = y; row < y + 2 && !passing; ++row) ahead_.add(task_.out, n_, row, x_, columns_);
     for (int64_t row = y + 4; row < y + 6; ++row) ahead_.add(task_.image, n_, row, begin_, end_ - begin_);
     ahead_.add(task_.blend_low, n_, y / 2 + 3, low_x, low_count);
     ahead_.add(task_.image_low, n_, y / 2 + 3, low_x, low_count);
@@ -216,8 +217,8 @@ class RefineBlock {
 
   template <class Finish>
   void convolve(int64_t y, bool at_once, bool wanted, Finish&& finish) {
-    const auto inside = [&](int64_t row) { return row >= 0 && row < task_.image.height ? 1.0f : 0.0f; };
-    const float rows_inside[2] = {inside(y + 1), inside(y + 2)};
+    const auto inside = [&](int64_t row) { return row >= 0 && row < task_.image.height; };
+    const bool rows_inside[2] = {inside(y + 1), inside(y + 2)};
     if (!at_once) std::memcpy(hidden_.row[2], hidden_.row[0], sizeof(float) * 2 * 16 * step_);
     for (int64_t x = 0; x < hidden_columns_; x += window) {
       float* const hidden[2] = {hidden_.row[0] + x, hidden_.row[1] + x};
@@ -355,6 +356,7 @@ inline void refine_units(const Refinement& task, const Cut& pieces, int64_t begi
     const int64_t block = unit % pieces.blocks, strip = unit / pieces.blocks % pieces.strips;
     walker.run(unit / pieces.blocks / pieces.strips, block, strip);
   }
+  streamed();
 }
 
 #endif

@@ -62,6 +62,7 @@ inline void reverse_rows(const ReverseAdaptiveBlend& task, int64_t begin, int64_
       store_rows(retouched, chunk, task.out, n, y, x, some);
     }
   }
+  streamed();
 }
 
 #endif

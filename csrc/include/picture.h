@@ -16,6 +16,9 @@ struct Picture {
   int64_t count, channels, height, width;
   // In elements.
   int64_t stride[4];
+  // Of rows without gaps, and too large for its first rows to be in a cache when its last are written: stored past the
+  // caches, a line need not be read before it is overwritten.
+  bool passing = false;
 
   char* address(int64_t n, int64_t c, int64_t y, int64_t x) const {
     return data + element_size * (n * stride[0] + c * stride[1] + y * stride[2] + x * stride[3]);

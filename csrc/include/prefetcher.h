@@ -32,7 +32,7 @@ class Prefetcher {
   void clear() { spans_ = next_ = 0; }
 
  private:
-  static constexpr int line = 64, lines_at_once = 20, most_spans = 24;
+  static constexpr int line = 64, lines_at_once = 6, most_spans = 24;
   struct Span {
     const char *begin, *end;
   };

@@ -9,29 +9,37 @@ struct FourRows {
   float* row[4];
 };
 
+#define ABPN_INLINED __attribute__((always_inline))
+#define ABPN_INLINE ABPN_INLINED inline
+
+template <class Body, int... index>
+ABPN_INLINE void repeat(const Body& body, std::integer_sequence<int, index...>) {
+  (body(std::integral_constant<int, index>{}), ...);
+}
+
+// body(0), body(1), ..., body(count - 1), each a constant of its own.
+template <int count, class Body>
+ABPN_INLINE void repeat(const Body& body) {
+  repeat(body, std::make_integer_sequence<int, count>{});
+}
+
 class RefiningConvolutions {
  public:
   // Beyond this magnitude a row goes the direct way.
   static constexpr float most = 1024.0f;
 
   explicit RefiningConvolutions(const RefiningWeights& weights) : plain_(weights) {
-    for (int group = 0; group < groups; ++group)
+    for (int o = 0; o < 16; ++o)
       for (int i = 0; i < 6; ++i)
         for (int dx = 0; dx < 3; ++dx)
-          for (int o = 0; o < channels1; ++o) {
-            const auto& filter = weights.weight1[group * channels1 + o][i];
-            float g[4];
-            products(filter[0][dx], filter[1][dx], filter[2][dx], g);
-            for (int r = 0; r < 4; ++r) weight1_[group][r][i][dx][o] = g[r];
-          }
-    for (int i = 0; i < 16; ++i)
-      for (int dx = 0; dx < 3; ++dx)
-        for (int o = 0; o < 3; ++o) {
-          const auto& filter = weights.weight2[o][i];
-          float g[4];
-          products(filter[0][dx], filter[1][dx], filter[2][dx], g);
-          for (int r = 0; r < 4; ++r) weight2_[r][i][dx][o] = g[r];
-        }
+          products(weights.weight1[o][i], dx, [&](int half, int product, float g) {
+            weight1_[o / channels1][half][i][dx][product][o % channels1] = g;
+          });
+    for (int o = 0; o < 3; ++o)
+      for (int i = 0; i < 16; ++i)
+        for (int dx = 0; dx < 3; ++dx)
+          products(weights.weight2[o][i], dx,
+                   [&](int half, int product, float g) { weight2_[half][i][dx][product][o] = g; });
     ordinary_ = bounded(weights);
   }
 
@@ -40,26 +48,16 @@ class RefiningConvolutions {
 
   // Columns at a time: what the second convolution takes of them stays in L1. A window of it begins `before` columns
   // early, the last two of which it needs.
-  static constexpr int64_t window = 96, before = 16, window_step = before + window;
+  static constexpr int64_t window = 48, before = 16, window_step = before + window;
 
   // A window of two hidden rows: `hidden` holds the two above them, `step` floats a channel, and takes them in their place;
-  // `transformed` takes what the second convolution needs of all four. A row outside the image is nothing: `inside` is 0.
-  void convolve1(const FourRows& input, float* const hidden[2], const float inside[2], int64_t step,
+  // `transformed` takes what the second convolution needs of all four. A row outside the image is nothing.
+  void convolve1(const FourRows& input, float* const hidden[2], const bool inside[2], int64_t step,
                  const FourRows& transformed, Prefetcher& ahead) const {
-    constexpr int64_t columns = lanes * vectors1;
-    alignas(64) float y0[channels1 * columns], y1[channels1 * columns];
-    for (int64_t x = 0; x < window; x += columns) {
+    for (int64_t x = 0; x < window; x += lanes * vectors1) {
       for (int group = 0; group < groups; ++group) {
         const int64_t first = group * channels1, from = first * step + x, to = first * window_step + before + x;
-        const auto accumulate = [&](int product, auto begin, auto end) {
-          sum<6, channels1, vectors1>(input.row[product] + x, &weight1_[group][product][0][0][0], begin, end);
-        };
-        accumulate(1, Bias{plain_.bias1 + first}, Kept<columns>{y0});
-        accumulate(2, Zero{}, BothSums<columns>{y0, y1});
-        accumulate(0, Kept<columns>{y0},
-                   HiddenRow0{hidden[0] + from, hidden[1] + from, step, transformed.row[0] + to, transformed.row[1] + to,
-                              transformed.row[2] + to, inside[0]});
-        accumulate(3, Kept<columns>{y1}, HiddenRow1{hidden[1] + from, step, transformed.row[3] + to, inside[1]});
+        hidden_tile(input, x, group, hidden[0] + from, hidden[1] + from, inside, step, transformed, to);
         ahead.some();
       }
     }
@@ -69,16 +67,9 @@ class RefiningConvolutions {
   // `window` columns of each.
   template <class Finish>
   void convolve2(const FourRows& transformed, Prefetcher& ahead, Finish&& finish) const {
-    constexpr int64_t columns = lanes * vectors2;
     alignas(64) float y0[3 * columns], y1[3 * columns];
     for (int64_t x = 0; x < window; x += columns) {
-      const auto accumulate = [&](int product, auto begin, auto end) {
-        sum<16, 3, vectors2>(transformed.row[product] + before - 2 + x, &weight2_[product][0][0][0], begin, end);
-      };
-      accumulate(1, Bias{plain_.bias2}, Kept<columns>{y0});
-      accumulate(2, Zero{}, BothSums<columns>{y0, y1});
-      accumulate(0, Kept<columns>{y0}, Kept<columns>{y0});
-      accumulate(3, Kept<columns>{y1}, Kept<columns>{y1});
+      result_tile(transformed, before - 2 + x, y0, y1);
       for (int c = 0; c < 3; ++c) {
         finish(0, c, x - 2, columns, y0 + c * columns);
         finish(1, c, x - 2, columns, y1 + c * columns);
@@ -88,13 +79,13 @@ class RefiningConvolutions {
   }
 
   // The same, the direct way, from the rows themselves.
-  void convolve1_directly(const FourRows& input, float* const hidden[2], const float inside[2], int64_t step,
+  void convolve1_directly(const FourRows& input, float* const hidden[2], const bool inside[2], int64_t step,
                           int64_t columns) const {
     for (int64_t x = 0; x < columns; x += lanes)
       for (int o = 0; o < 16; ++o)
         for (int row = 0; row < 2; ++row) {
           const Vec sum = sum_directly<6>(input, row, plain_.weight1[o], plain_.bias1[o], step, x);
-          store(hidden[row] + o * step + x, inside[row] == 0 ? broadcast(0.0f) : leaky(sum));
+          store(hidden[row] + o * step + x, inside[row] ? leaky(sum) : broadcast(0.0f));
         }
   }
 
@@ -111,16 +102,18 @@ class RefiningConvolutions {
 
  private:
   static constexpr int groups = 16 / channels1;
+  static constexpr int64_t columns = lanes * vectors2;
 
   static Vec leaky(Vec x) { return maximum(x, broadcast(0.2f) * x); }
-  static Vec leaky(Vec x, float inside) { return maximum(broadcast(inside) * x, broadcast(0.2f * inside) * x); }
 
-  // For m0, m1, m2 and, since y1 adds it to the rest, for -m3.
-  static void products(double g0, double g1, double g2, float* g) {
-    g[0] = static_cast<float>(g0);
-    g[1] = static_cast<float>((g0 + g1 + g2) / 2);
-    g[2] = static_cast<float>((g0 - g1 + g2) / 2);
-    g[3] = static_cast<float>(-g2);
+  // For m1 and m2, then for m0 and, since y1 adds it to the rest, for -m3.
+  template <class Take>
+  static void products(const float (&filter)[3][3], int dx, Take&& take) {
+    const double g0 = filter[0][dx], g1 = filter[1][dx], g2 = filter[2][dx];
+    take(0, 0, static_cast<float>((g0 + g1 + g2) / 2));
+    take(0, 1, static_cast<float>((g0 - g1 + g2) / 2));
+    take(1, 0, static_cast<float>(g0));
+    take(1, 1, static_cast<float>(-g2));
   }
 
   // Written so that NaN fails.
@@ -143,83 +136,81 @@ class RefiningConvolutions {
     return sum;
   }
 
-  // Where the sums of channel o, columns from i on, come from and go to.
-  struct Zero {
-    Vec operator()(int64_t, int64_t) const { return broadcast(0.0f); }
-  };
-  struct Bias {
-    const float* bias;
-    Vec operator()(int64_t o, int64_t) const { return broadcast(bias[o]); }
-  };
-  template <int64_t columns>
-  struct Kept {
-    float* sums;
-    Vec operator()(int64_t o, int64_t i) const { return load(sums + o * columns + i); }
-    void operator()(int64_t o, int64_t i, Vec sum) const { store(sums + o * columns + i, sum); }
-  };
-  // From m1, which y0 holds, and m2.
-  template <int64_t columns>
-  struct BothSums {
-    float *y0, *y1;
-    void operator()(int64_t o, int64_t i, Vec m2) const {
-      const Vec m1 = load(y0 + o * columns + i);
-      store(y0 + o * columns + i, m1 + m2);
-      store(y1 + o * columns + i, m1 - m2);
+  // Sums of two rows in registers: every index is a constant, or the compiler keeps arrays in memory.
+  template <int inputs, int outputs, int vectors>
+  struct Tile {
+    Vec y0[outputs][vectors], y1[outputs][vectors];
+
+    // `body(channel, vector, y0, y1)` for each.
+    template <class Body>
+    ABPN_INLINE void each(const Body& body) {
+      repeat<outputs>([&](auto o) ABPN_INLINED {
+        repeat<vectors>([&](auto v) ABPN_INLINED { body(o, v, y0[o][v], y1[o][v]); });
+      });
     }
-  };
-  struct HiddenRow0 {
-    float *d0, *d1;
-    int64_t step;
-    float *t0, *t1, *t2;
-    float inside;
-    void operator()(int64_t o, int64_t i, Vec sum) const {
-      const Vec above = load(d0 + o * step + i), between = load(d1 + o * step + i), d2 = leaky(sum, inside);
-      store(d0 + o * step + i, d2);
-      store(t0 + o * window_step + i, above - d2);
-      store(t1 + o * window_step + i, between + d2);
-      store(t2 + o * window_step + i, d2 - between);
+
+    // All four products: m1 and m2 first, of which both rows are made, then m0 and m3, which have one row each.
+    ABPN_INLINE void sum(const FourRows& rows, int64_t x, const float* bias, const float* weights) {
+      each([&](auto o, auto, Vec& m1, Vec& m2) ABPN_INLINED { m1 = broadcast(bias[o]), m2 = broadcast(0.0f); });
+      add(rows.row[1] + x, rows.row[2] + x, weights);
+      each([&](auto, auto, Vec& m1, Vec& m2) ABPN_INLINED {
+        const Vec sum = m1 + m2;
+        m2 = m1 - m2;
+        m1 = sum;
+      });
+      add(rows.row[0] + x, rows.row[3] + x, weights + inputs * 3 * 2 * outputs);
     }
-  };
-  struct HiddenRow1 {
-    float* d1;
-    int64_t step;
-    float* t3;
-    float inside;
-    void operator()(int64_t o, int64_t i, Vec sum) const {
-      const Vec between = load(d1 + o * step + i), d3 = leaky(sum, inside);
-      store(d1 + o * step + i, d3);
-      store(t3 + o * window_step + i, between - d3);
+
+   private:
+    ABPN_INLINE void add(const float* from0, const float* from1, const float* weights) {
+#pragma GCC unroll 6
+      for (int i = 0; i < inputs; ++i, from0 += window_step, from1 += window_step, weights += 3 * 2 * outputs) {
+        repeat<3>([&](auto dx) ABPN_INLINED {
+          add(y0, from0 + dx, weights + 2 * dx * outputs);
+          add(y1, from1 + dx, weights + (2 * dx + 1) * outputs);
+        });
+      }
+    }
+
+    ABPN_INLINE static void add(Vec (&sums)[outputs][vectors], const float* from, const float* weights) {
+      Vec source[vectors];
+      repeat<vectors>([&](auto v) ABPN_INLINED { source[v] = in_register(load(from + v * lanes)); });
+      repeat<outputs>([&](auto o) ABPN_INLINED {
+        const Vec weight = in_register(broadcast(weights[o]));
+        repeat<vectors>([&](auto v) ABPN_INLINED { add_product(sums[o][v], weight, source[v]); });
+      });
     }
   };
 
-  // One of the four products: `vectors` vectors of `outputs` channels in registers. A function of its own, or the compiler
-  // finds too few of them.
-  template <int inputs, int outputs, int vectors, class Begin, class End>
-  [[gnu::noinline]] static void sum(const float* from, const float* weights, Begin begin, End end) {
-    Vec sums[outputs][vectors];
-#pragma GCC unroll 8
-    for (int o = 0; o < outputs; ++o)
-#pragma GCC unroll 8
-      for (int v = 0; v < vectors; ++v) sums[o][v] = begin(o, v * lanes);
-    for (int i = 0; i < inputs; ++i, from += window_step) {
-#pragma GCC unroll 3
-      for (int dx = 0; dx < 3; ++dx) {
-        Vec source[vectors];
-#pragma GCC unroll 8
-        for (int v = 0; v < vectors; ++v) source[v] = in_register(load(from + dx + v * lanes));
-#pragma GCC unroll 8
-        for (int o = 0; o < outputs; ++o) {
-          const Vec weight = in_register(broadcast(weights[o]));
-#pragma GCC unroll 8
-          for (int v = 0; v < vectors; ++v) add_product(sums[o][v], weight, source[v]);
-        }
-        weights += outputs;
-      }
-    }
-#pragma GCC unroll 8
-    for (int o = 0; o < outputs; ++o)
-#pragma GCC unroll 8
-      for (int v = 0; v < vectors; ++v) end(o, v * lanes, sums[o][v]);
+  // Functions of their own, or the compiler moves sums from register to register.
+  [[gnu::noinline]] void hidden_tile(const FourRows& input, int64_t x, int group, float* d0, float* d1,
+                                     const bool inside[2], int64_t step, const FourRows& transformed, int64_t to) const {
+    Tile<6, channels1, vectors1> tile;
+    tile.sum(input, x, plain_.bias1 + group * channels1, &weight1_[group][0][0][0][0][0]);
+    const Vec zero = broadcast(0.0f);
+    if (!inside[0]) tile.each([&](auto, auto, Vec& y0, Vec&) ABPN_INLINED { y0 = zero; });
+    if (!inside[1]) tile.each([&](auto, auto, Vec&, Vec& y1) ABPN_INLINED { y1 = zero; });
+    float *t0 = transformed.row[0] + to, *t1 = transformed.row[1] + to;
+    float *t2 = transformed.row[2] + to, *t3 = transformed.row[3] + to;
+    tile.each([&](auto o, auto v, Vec& y0, Vec& y1) ABPN_INLINED {
+      const int64_t from = o * step + v * lanes, at = o * window_step + v * lanes;
+      const Vec above = load(d0 + from), between = load(d1 + from), d2 = leaky(y0), d3 = leaky(y1);
+      store(d0 + from, d2);
+      store(d1 + from, d3);
+      store(t0 + at, above - d2);
+      store(t1 + at, between + d2);
+      store(t2 + at, d2 - between);
+      store(t3 + at, between - d3);
+    });
+  }
+
+  [[gnu::noinline]] void result_tile(const FourRows& transformed, int64_t x, float* to0, float* to1) const {
+    Tile<16, 3, vectors2> tile;
+    tile.sum(transformed, x, plain_.bias2, &weight2_[0][0][0][0][0]);
+    tile.each([&](auto o, auto v, Vec& y0, Vec& y1) ABPN_INLINED {
+      store(to0 + o * columns + v * lanes, y0);
+      store(to1 + o * columns + v * lanes, y1);
+    });
   }
 
   template <int inputs>
@@ -234,6 +225,7 @@ class RefiningConvolutions {
   }
 
   const RefiningWeights& plain_;
-  float weight1_[groups][4][6][3][channels1], weight2_[4][16][3][3];
+  // [group][half][input][dx][product][output]
+  float weight1_[groups][2][6][3][2][channels1], weight2_[2][16][3][2][3];
   bool ordinary_;
 };

@@ -144,6 +144,18 @@ void store_strided(Kind kind, const float* from, int64_t stride, int64_t count, 
   }
 }
 
+// Bytes past the caches. In smaller dtypes than float32 too few whole lines come together for it to pay.
+inline void stream(const char* from, char* to, int64_t count) {
+  constexpr int64_t line = 64, vector = lanes * sizeof(float);
+  const int64_t head = std::min<int64_t>(count, -reinterpret_cast<uintptr_t>(to) % line);
+  std::memcpy(to, from, head);
+  int64_t i = head;
+  for (; i + line <= count; i += line)
+    for (int64_t part = i; part < i + line; part += vector)
+      stream(reinterpret_cast<float*>(to + part), load(reinterpret_cast<const float*>(from + part)));
+  std::memcpy(to + i, from + i, count - i);
+}
+
 // `count` pixels of every channel of row y from column x on, channel c to `to + c * step`.
 inline void load_rows(const Picture& picture, int64_t n, int64_t y, int64_t x, int64_t count, float* to, int64_t step) {
   if (picture.interleaved()) {
@@ -181,7 +193,9 @@ inline void store_rows(const float* from, int64_t step, const Picture& picture, 
   for (int64_t c = 0; c < picture.channels; ++c) {
     char* to = picture.address(n, c, y, x);
     const float* channel = from + c * step;
-    if (stride == 1 || count == 1) {
+    if (picture.passing && picture.kind == Kind::f32) {
+      stream(reinterpret_cast<const char*>(channel), to, count * sizeof(float));
+    } else if (stride == 1 || count == 1) {
       encode(picture.kind, channel, to, count);
     } else if (picture.element_size == 1) {
       store_strided<uint8_t>(picture.kind, channel, stride, count, to);
@@ -213,8 +227,14 @@ inline void copy_pixels(const Picture& from, const Picture& to, int64_t n, int64
   if (plain && from.interleaved() && to.interleaved()) {
     std::memcpy(to.address(n, 0, y, x), from.address(n, 0, y, x), 3 * count * from.element_size);
   } else if (plain && from.stride[3] == 1 && to.stride[3] == 1) {
-    for (int64_t c = 0; c < from.channels; ++c)
-      std::memcpy(to.address(n, c, y, x), from.address(n, c, y, x), count * from.element_size);
+    for (int64_t c = 0; c < from.channels; ++c) {
+      const char* source = from.address(n, c, y, x);
+      char* target = to.address(n, c, y, x);
+      if (to.passing)
+        stream(source, target, count * from.element_size);
+      else
+        std::memcpy(target, source, count * from.element_size);
+    }
   } else {
     load_rows(from, n, y, x, count, buffer, count);
     store_rows(buffer, count, to, n, y, x, count);

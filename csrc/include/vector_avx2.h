@@ -1,6 +1,6 @@
 constexpr int lanes = 8;
-// Output channels and vectors per register tile of the first and of the second convolution (16 registers).
-constexpr int channels1 = 4, vectors1 = 3, vectors2 = 4;
+// Output channels and vectors of two rows in a register tile, of the first convolution, and vectors of the second (16 registers).
+constexpr int channels1 = 2, vectors1 = 3, vectors2 = 2;
 
 struct Vec {
   __m256 v;
@@ -11,6 +11,9 @@ inline Vec in_register(Vec a) { return a; }
 // sum += a * b, in place: left to itself GCC moves sums between registers, which costs as much as an addition.
 inline void add_product(Vec& sum, Vec a, Vec b) { asm("vfmadd231ps %2, %1, %0" : "+x"(sum.v) : "x"(a.v), "x"(b.v)); }
 inline void store(float* to, Vec a) { _mm256_storeu_ps(to, a.v); }
+// Past the caches; `to` is aligned. `streamed` makes it seen by other threads.
+inline void stream(float* to, Vec a) { _mm256_stream_ps(to, a.v); }
+inline void streamed() { _mm_sfence(); }
 inline Vec broadcast(float a) { return {_mm256_set1_ps(a)}; }
 inline Vec operator+(Vec a, Vec b) { return {_mm256_add_ps(a.v, b.v)}; }
 inline Vec operator-(Vec a, Vec b) { return {_mm256_sub_ps(a.v, b.v)}; }

@@ -1,6 +1,6 @@
 constexpr int lanes = 16;
-// Output channels and vectors per register tile of the first and of the second convolution (32 registers).
-constexpr int channels1 = 8, vectors1 = 3, vectors2 = 6;
+// Output channels and vectors of two rows in a register tile, of the first convolution, and vectors of the second (32 registers).
+constexpr int channels1 = 4, vectors1 = 3, vectors2 = 3;
 
 // The plain forms of some intrinsics take an uninitialised operand in GCC 12, which warns of it.
 constexpr __mmask16 all = 0xffff;
@@ -18,6 +18,9 @@ inline Vec in_register(Vec a) {
 // sum += a * b, in place: left to itself GCC moves sums between registers, which costs as much as an addition.
 inline void add_product(Vec& sum, Vec a, Vec b) { asm("vfmadd231ps %2, %1, %0" : "+v"(sum.v) : "v"(a.v), "v"(b.v)); }
 inline void store(float* to, Vec a) { _mm512_storeu_ps(to, a.v); }
+// Past the caches; `to` is aligned. `streamed` makes it seen by other threads.
+inline void stream(float* to, Vec a) { _mm512_stream_ps(to, a.v); }
+inline void streamed() { _mm_sfence(); }
 inline Vec broadcast(float a) { return {_mm512_set1_ps(a)}; }
 inline Vec operator+(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
 inline Vec operator-(Vec a, Vec b) { return {_mm512_sub_ps(a.v, b.v)}; }

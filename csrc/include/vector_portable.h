@@ -1,6 +1,6 @@
 constexpr int lanes = 4;
-// Output channels and vectors per register tile of the first and of the second convolution (16 registers).
-constexpr int channels1 = 4, vectors1 = 3, vectors2 = 4;
+// Output channels and vectors of two rows in a register tile, of the first convolution, and vectors of the second (16 registers).
+constexpr int channels1 = 2, vectors1 = 3, vectors2 = 2;
 
 struct Vec {
   typedef float Lanes __attribute__((vector_size(16)));
@@ -16,6 +16,8 @@ inline Vec in_register(Vec a) { return a; }
 // sum += a * b.
 inline void add_product(Vec& sum, Vec a, Vec b) { sum.v = a.v * b.v + sum.v; }
 inline void store(float* to, Vec a) { std::memcpy(to, &a.v, sizeof a.v); }
+inline void stream(float* to, Vec a) { store(to, a); }
+inline void streamed() {}
 inline Vec broadcast(float a) { return {Vec::Lanes{a, a, a, a}}; }
 inline Vec operator+(Vec a, Vec b) { return {a.v + b.v}; }
 inline Vec operator-(Vec a, Vec b) { return {a.v - b.v}; }
