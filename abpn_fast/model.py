@@ -15,10 +15,7 @@ from abpn_fast.graphed import Graphed
 from abpn_fast.ops.operator import image_like
 from abpn_fast.prepared import Prepared
 from abpn_fast.reference import PolynomialBlend, RefiningModule, Retouched, keep_below, mask_scale
-from abpn_fast.spare import Spare
-
-# Values of an image from which on its levels are large enough to count.
-_LARGE = 1 << 22
+from abpn_fast.spare import Spare, worth_lending
 
 
 class ABPN(reference.ABPN):
@@ -156,7 +153,7 @@ class ABPN(reference.ABPN):
         pyramid = [image, self._down(image)]
         for _ in range(1, levels):
             pyramid.append(self._down(pyramid[-1], spare))
-        mask, _, layer = self._blend_layer(pyramid[-1], spare)
+        mask, layer = self._blend_layer(pyramid[-1], spare)[::2]
         parts = self._parts(pyramid, layer, mask, mask_threshold)
         if parts is not None:
             layer = sparse.expand(pyramid, layer, parts, self._weights)
@@ -170,9 +167,9 @@ class ABPN(reference.ABPN):
 
     def _lendable(self, image: Tensor, levels: int) -> Tensor | None:
         """R_0 before its time, to lend its memory: on a CPU, where it is worth it and no gradient needs the levels."""
-        if levels < 2 or image.numel() < _LARGE or type(image) is not Tensor or image.device.type != "cpu":
+        if torch.compiler.is_compiling() or type(image) is not Tensor or image.device.type != "cpu":
             return None
-        if torch.compiler.is_compiling():
+        if not worth_lending(image.numel(), levels):
             return None
         if torch.is_grad_enabled() and (image.requires_grad or any(x.requires_grad for x in self.parameters())):
             return None
@@ -199,7 +196,7 @@ class ABPN(reference.ABPN):
         strip_rows: int,
     ) -> Tensor:
         whole = strips.coarse(image, levels, strip_rows, self._down)
-        mask, _, layer = self._blend_layer(whole[-1])
+        mask, layer = self._blend_layer(whole[-1])[::2]
         scale = None
         if mask is not None and mask_threshold is not None:
             scale = mask_scale((image.shape[2], image.shape[3]), (mask.shape[2], mask.shape[3]))

@@ -10,7 +10,8 @@ from abpn_fast import native
 from abpn_fast.backends import BACKENDS
 from abpn_fast.config import ABPNConfig
 from abpn_fast.reference import default_levels
-from abpn_fast.strips import REACH
+from abpn_fast.spare import is_lent, worth_lending
+from abpn_fast.strips import REACH, first_whole, held_pixels
 
 # Of the plain pyramid at the finest level, per pixel: cat, both hidden layers, what they are made from. Measured.
 _PLAIN_CHANNELS = 57
@@ -21,12 +22,12 @@ _PLAIN_LAYER = 8.5
 
 
 class Plan(NamedTuple):
-    """Bytes beyond the image itself; the peak is the larger of two moments.
+    """Bytes beyond the image itself; the peak is the largest of several moments.
 
     Args:
         result: R_0, zero where ``out`` is given.
-        pyramid: I_1 .. I_l.
-        blend_layers: B_1, and the B_2 it is made from.
+        pyramid: I_1 .. I_l, without those that lie in the memory of the result before it is written.
+        blend_layers: B_1 and the B_2 it is made from, with the same exception.
         retouching_layer: what the LRL holds at its widest, on the thumbnail; gone before the blend layers come.
         working: what the finest level works in.
         peak: all that is held at once, at most.
@@ -80,24 +81,29 @@ def plan(
     config = ABPNConfig.preset(config) if isinstance(config, str) else config
     levels = default_levels(height, width) if levels is None else levels
     item = 4 if dtype == torch.uint8 else dtype.itemsize
+    plain, rows = backend == "reference", strip_rows or height
     sizes = [(-(-height // (1 << i)), -(-width // (1 << i))) for i in range(levels + 1)]
-    strips, step, plain = strip_rows is not None, 1 << levels, backend == "reference"
-    rows = height if strip_rows is None else min(height, (-(-strip_rows // step) + 2 * REACH) * step)
-
-    def level(i: int) -> int:
-        """A picture of level i, or the part of it that a strip is made from."""
-        return batch * 3 * item * min(sizes[i][0], -(-rows // (1 << i))) * sizes[i][1]
-
     result = 0 if out else batch * 3 * dtype.itemsize * height * width
-    pyramid = sum(level(i) for i in range(1, levels + 1))
-    blend = sum(level(i) for i in (1, 2) if i <= levels)
     layer = _retouching_layer(config, batch, *sizes[-1], item, plain=plain)
-    working = batch * _PLAIN_CHANNELS * item * rows * width if plain else _PYRAMID_SCRATCH
-    if strips:
-        pyramid += batch * 3 * item * sizes[-1][0] * sizes[-1][1]
-        working += level(0)
-    peak = max(pyramid + layer + (result if strips else 0), pyramid + blend + result + working)
-    return Plan(result, pyramid, blend, layer, working, peak)
+    strip = min(height, -(-rows // 2) * 2 + 2 * REACH)
+    working = batch * _PLAIN_CHANNELS * item * strip * width if plain else _PYRAMID_SCRATCH
+    if levels == 0:
+        return Plan(result, 0, 0, layer, working, max(layer, result + working))
+    if strip_rows is None:
+        held = [h * w for h, w in sizes[1:]]
+        lent = not out and worth_lending(batch * 3 * height * width, levels)
+    else:
+        held = held_pixels(height, width, levels, rows, first_whole(height, width, levels, rows))
+        working += batch * 3 * dtype.itemsize * strip * width
+        lent = False
+    image = [batch * 3 * item * pixels for pixels in held]
+    blend = [min(batch * 3 * item * h * w, size) for (h, w), size in zip(sizes[1:3], image, strict=False)]
+    finest = result + blend[0] + working + (image[0] if strip_rows is None else sum(image))
+    if lent:
+        image, blend = ([size for i, size in enumerate(some) if i == 0 or not is_lent(size)] for some in (image, blend))
+    early = result if lent else 0
+    peak = max(early + sum(image) + layer, early + sum(image) + sum(blend), finest)
+    return Plan(result, sum(image), sum(blend), layer, working, peak)
 
 
 def _retouching_layer(config: ABPNConfig, batch: int, height: int, width: int, item: int, *, plain: bool) -> int:

@@ -10,8 +10,20 @@ from torch import Tensor
 
 from abpn_fast.ops.operator import image_like
 
-# Smaller ones are quicker from the allocator; pieces begin at a page.
-_WORTH_IT, _PAGE = 1 << 20, 4096
+# Smaller pieces are quicker from the allocator; pieces begin at a page. Bytes.
+_LEAST, _PAGE = 1 << 20, 4096
+# Values of an image whose second level is about as large as the smallest piece.
+_LARGE = 1 << 22
+
+
+def worth_lending(values: int, levels: int) -> bool:
+    """Whether a result of so many values, with so many levels below it, has anything to lend its memory to."""
+    return levels >= 2 and values >= _LARGE
+
+
+def is_lent(size: int) -> bool:
+    """Whether a level of ``size`` bytes is put there."""
+    return size >= _LEAST
 
 
 class Spare:
@@ -31,7 +43,7 @@ class Spare:
         """An uninitialised tensor in the memory format of ``like``; None where it is small or does not fit."""
         size = math.prod(shape) * dtype.itemsize
         taken = -(-size // _PAGE) * _PAGE
-        if self._free is None or size < _WORTH_IT or taken > len(self._free):
+        if self._free is None or not is_lent(size) or taken > len(self._free):
             return None
         piece, self._free = self._free[:size].view(dtype), self._free[taken:]
         return piece.as_strided(tuple(shape), image_like(like.to("meta"), shape, dtype).stride())
