@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 
@@ -166,14 +167,16 @@ class ABPN(reference.ABPN):
         return self._finest(layer, image, pyramid[1], strength, mask, mask_threshold, result)
 
     def _lendable(self, image: Tensor, levels: int) -> Tensor | None:
-        """R_0 before its time, to lend its memory: on a CPU, where it is worth it and no gradient needs the levels."""
-        if torch.compiler.is_compiling() or type(image) is not Tensor or image.device.type != "cpu":
-            return None
-        if not worth_lending(image.numel(), levels):
-            return None
-        if torch.is_grad_enabled() and (image.requires_grad or any(x.requires_grad for x in self.parameters())):
+        """R_0 before its time, to lend its memory, where that is worth it."""
+        if not self._lends(image) or not worth_lending(image.numel(), levels):
             return None
         return image_like(image, image.shape, image.dtype)
+
+    def _lends(self, image: Tensor) -> bool:
+        """Whether levels may lie in memory that is used again: on a CPU, where no gradient needs them."""
+        if torch.compiler.is_compiling() or type(image) is not Tensor or image.device.type != "cpu":
+            return False
+        return not torch.is_grad_enabled() or not any(x.requires_grad for x in (image, *self.parameters()))
 
     def _parts(
         self, pyramid: list[Tensor], layer: Tensor, mask: Tensor | None, mask_threshold: float | None
@@ -201,14 +204,19 @@ class ABPN(reference.ABPN):
         if mask is not None and mask_threshold is not None:
             scale = mask_scale((image.shape[2], image.shape[3]), (mask.shape[2], mask.shape[3]))
         out = torch.empty_like(image, memory_format=torch.preserve_format) if out is None else out
-        for strip in strips.strips(image, whole, levels, strip_rows, self._down, scale):
+        room = strips.room(image, levels, strip_rows, self.dtype.itemsize) if self._lends(image) else 0
+        spare = Spare(torch.empty(room, dtype=torch.uint8) if room else None)
+        down = functools.partial(self._down, spare=spare)
+        for strip in strips.strips(image, whole, levels, strip_rows, down, scale):
             part = None if mask is None or scale is None else strip.masked(mask, scale)
             finer, coarser = strip.level(0), strip.below(0)
-            blend = strips.expand(strip, layer, self._weights)
-            result = self._finest(blend, finer, coarser, strength, part, mask_threshold, None)
+            blend = strips.expand(strip, layer, self._weights, spare)
+            target = spare.take(finer, finer.shape, finer.dtype)
+            result = self._finest(blend, finer, coarser, strength, part, mask_threshold, target)
             strip.rows.of(out).copy_(strip.rows.of(result, strip.needed[0].begin))
             # Before the next strip is made.
-            del strip, finer, coarser, blend, result
+            del strip, finer, coarser, blend, target, result
+            spare.reset()
         return out
 
     def _blend_layer(self, thumbnail: Tensor, spare: Spare | None = None) -> tuple[Tensor | None, Tensor, Tensor]:

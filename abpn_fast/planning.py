@@ -98,7 +98,7 @@ def plan(
         lent = False
     image = [batch * 3 * item * pixels for pixels in held]
     blend = [min(batch * 3 * item * h * w, size) for (h, w), size in zip(sizes[1:3], image, strict=False)]
-    finest = result + blend[0] + working + (image[0] if strip_rows is None else sum(image))
+    finest = result + working + (image[0] + blend[0] if strip_rows is None else sum(image) + sum(blend))
     if lent:
         image, blend = ([size for i, size in enumerate(some) if i == 0 or not is_lent(size)] for some in (image, blend))
     early = result if lent else 0

@@ -1,4 +1,4 @@
-"""Memory of a result that is not computed yet, lent to what is gone by then."""
+"""Memory handed out for a while: of a result that is not computed yet, or of one strip after the other."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from abpn_fast.ops.operator import image_like
 
 # Smaller pieces are quicker from the allocator; pieces begin at a page. Bytes.
-_LEAST, _PAGE = 1 << 20, 4096
+_LEAST, PAGE = 1 << 20, 4096
 # Values of an image whose second level is about as large as the smallest piece.
 _LARGE = 1 << 22
 
@@ -27,22 +27,27 @@ def is_lent(size: int) -> bool:
 
 
 class Spare:
-    """Hands out the memory of ``result`` front to back, each byte once.
+    """Hands out the memory of ``lender`` front to back.
 
     The levels of a large photo from the second on would else stay behind in the heap as free memory, which the C
-    library keeps, while the finest level takes new memory for its result.
+    library keeps, while the finest level takes new memory for its result; those of strips would leave holes there.
 
     Args:
-        result: uninitialised and dense, written after the last use of what is taken; None for nothing to lend.
+        lender: uninitialised and dense, a result written after the last use of what is taken; None for nothing to lend.
     """
 
-    def __init__(self, result: Tensor | None) -> None:
-        self._free = None if result is None else torch.empty(0, dtype=torch.uint8).set_(result.untyped_storage())
+    def __init__(self, lender: Tensor | None) -> None:
+        self._all = None if lender is None else torch.empty(0, dtype=torch.uint8).set_(lender.untyped_storage())
+        self._free = self._all
+
+    def reset(self) -> None:
+        """Begin at the front again: what was taken is not in use any more."""
+        self._free = self._all
 
     def take(self, like: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor | None:
         """An uninitialised tensor in the memory format of ``like``; None where it is small or does not fit."""
         size = math.prod(shape) * dtype.itemsize
-        taken = -(-size // _PAGE) * _PAGE
+        taken = -(-size // PAGE) * PAGE
         if self._free is None or not is_lent(size) or taken > len(self._free):
             return None
         piece, self._free = self._free[:size].view(dtype), self._free[taken:]

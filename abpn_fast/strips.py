@@ -13,6 +13,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from abpn_fast import ops
+from abpn_fast.spare import PAGE, Spare, is_lent
 
 # Rows of B_i that a false border spoils: two by the convolutions, one more by the upsampling; even, to stay in phase.
 REACH = 4
@@ -123,6 +124,25 @@ def held_pixels(height: int, width: int, levels: int, strip_rows: int, first: in
     return [count * side for count, side in zip([*rows, *heights[first:]], widths, strict=True)][1:]
 
 
+def room(image: Tensor, levels: int, strip_rows: int, item: int) -> int:
+    """Bytes of what is made for one strip and worth lending: rows of I_1 .. I_{k-1}, of B_1 and B_2, of the result.
+
+    Args:
+        image, levels, strip_rows: as for ``coarse``.
+        item: bytes of a value of I_i and B_i.
+    """
+    height, width = image.shape[-2:]
+    first = first_whole(height, width, levels, strip_rows)
+    # More rows than are needed: levels begin at even ones.
+    pixels = held_pixels(height, width, levels, strip_rows + 2 * REACH, first)[: first - 1]
+    rows = min(strip_rows + 4 * REACH, height)
+    blend = [(rows // 2**i + 2 * REACH) * -(-width // 2**i) for i in range(1, min(levels, 3))]
+    picture = image.shape[0] * image.shape[1]
+    sizes: list[int] = [picture * item * count for count in (*pixels, *blend)]
+    sizes.append(picture * image.dtype.itemsize * rows * width)
+    return sum(size for size in sizes if is_lent(size)) + PAGE * len(sizes)
+
+
 def strips(
     image: Tensor,
     whole: Sequence[Tensor],
@@ -146,18 +166,23 @@ def strips(
         yield Strip(rows, needed, [*_slices(image, held, down), *whole], [*held, *entire])
 
 
-def expand(strip: Strip, blend: Tensor, weights: Callable[[int], tuple[Tensor, Tensor, Tensor, Tensor]]) -> Tensor:
+def expand(
+    strip: Strip, blend: Tensor, weights: Callable[[int], tuple[Tensor, Tensor, Tensor, Tensor]], spare: Spare
+) -> Tensor:
     """The rows of B_1 that the finest level of ``strip`` needs, from the whole B_l.
 
     Args:
         strip: from ``strips``.
         blend: B_l.
         weights: of the refining module of each level.
+        spare: where there may be memory for it.
     """
     levels = len(strip.needed) - 1
     blend = strip.needed[levels].of(blend)
     for i in reversed(range(1, levels)):
-        blend = ops.upsample_refine(blend, strip.level(i), strip.below(i), *weights(i))
+        finer = strip.level(i)
+        target = spare.take(finer, finer.shape, blend.dtype)
+        blend = ops.upsample_refine(blend, finer, strip.below(i), *weights(i), out=target)
         blend = strip.needed[i - 1].halved().of(blend, strip.needed[i].begin)
     return blend
 

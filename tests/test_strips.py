@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from abpn_fast import accelerate, compatible_backends, strips, use_backend
+from abpn_fast import accelerate, compatible_backends, spare, strips, use_backend
 from abpn_fast.ops import pyramid_down
 from abpn_fast.reference import default_levels
 from tests.test_model import random_model
@@ -74,6 +74,18 @@ def test_what_a_strip_holds_hardly_grows_with_the_height() -> None:
         return sum(strips.held_pixels(height, 2048, levels, 512, strips.first_whole(height, 2048, levels, 512)))
 
     assert held(1 << 15) < 2 * held(1 << 11)
+
+
+@torch.inference_mode()
+def test_memory_that_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, image = accelerate(random_model()), torch.rand(1, 3, 300, 41)
+    whole = model(image, levels=4)
+    monkeypatch.setattr(spare, "_LEAST", 1)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        found = model(image.contiguous(memory_format=layout), levels=4, strip_rows=40)
+        torch.testing.assert_close(found, whole, atol=2e-6, rtol=0)
+        monkeypatch.setattr(spare, "_LARGE", 1)
+        torch.testing.assert_close(model(image.contiguous(memory_format=layout), levels=4), whole, atol=2e-6, rtol=0)
 
 
 def test_cut_covers_every_row_once() -> None:
