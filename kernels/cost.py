@@ -48,19 +48,26 @@ def upsample_refine(image: torch.dtype, low: torch.dtype, plan: str, rows: int) 
     zeros where a matrix has room for 32 taps and holds 18, or for 8 results and holds 6.
     """
     multiplications = {"fma": 6 * 9 * 16 + 16 * 9 * 3, "dot": 3 * 32 * 16 + 3 * 4 * 16 * 8 / 2}[plan]
-    # up() of six channels in four columns for each pair, one subtraction for three; the blend layer's again.
-    inputs = (6 * (3 + 4) * 3 + 3 * 4) / 2 + 3 * 4 / 2 * 3 * _byte(image)
-    columns = {"fma": 64, "dot": 32}[plan]
+    if plan == "fma":
+        # up() of six channels in four columns for each pair, one subtraction for three; the blend layer's again.
+        inputs = (6 * (3 + 4) * 3 + 3 * 4) / 2 + 3 * 4 / 2 * 3 * _byte(image)
+        finishing, columns = 3 * (3 + 9), 64
+    else:
+        # As many threads as pixels: four low columns of two pictures between their rows, six columns, H. Then a sum of
+        # two products, and the bias.
+        inputs = 8 * 2 + 4 / 2 + 12 * 2 + 6 * 2 + 6 * 3 * _byte(image)
+        finishing, columns = 4 * 2, 32
     again = (rows + 4) / rows * columns / (columns - 2)
-    flops = (2 * multiplications + inputs) * again + 3 * (3 + 9)
+    flops = (2 * multiplications + inputs) * again + finishing
     return Cost(3 * (image.itemsize + low.itemsize + 2 * low.itemsize / 4), flops)
 
 
 def upsample_refine_blend(image: torch.dtype, low: torch.dtype, plan: str, rows: int) -> Cost:
-    """The same, with Eq. 3 and the image's dtype for the result."""
+    """The same, with Eq. 3 and the image's dtype for the result. For dot five fused steps and no bias of its own."""
     refined = upsample_refine(image, low, plan, rows)
     stored = 3 * (image.itemsize - low.itemsize)
-    return Cost(refined.bytes + stored, refined.flops + 3 * (11 + 3 * _byte(image)))
+    blending = 3 * (11 + 3 * _byte(image)) if plan == "fma" else 4 * (5 * 2 - 1) + (6 * 3 + 4) * _byte(image)
+    return Cost(refined.bytes + stored, refined.flops + blending)
 
 
 def _byte(dtype: torch.dtype) -> int:

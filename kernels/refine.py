@@ -4,7 +4,7 @@ A program is one warp that walks down a strip of 64 columns, for plan dot 32, an
 read rows 2s and 2s + 1 of the input it knows hidden rows 2s - 1 and 2s, and by them rows 2s - 2 and 2s - 1 of the
 result. The outermost columns lack a neighbour and are not kept. Any pixel goes through the same operations in the same
 order wherever its strip or its block begins, as long as that is at an even row. A mask is laid over the finished strip:
-it takes no registers while they are scarce.
+it takes no registers while they are scarce, and its addresses begin with what the walk returns, which only then exists.
 
 Plan fma multiplies in float32, plan dot in products of matrices in the weights' dtype, which tensor cores have for half
 precision.
@@ -22,15 +22,14 @@ from torch import Tensor
 from abpn_fast.backends.triton import interpreted
 from abpn_fast.kernels import refine_dot, refine_fma
 from abpn_fast.kernels.launching import coefficients, start
-from abpn_fast.kernels.pixels import load_pixels, stored_pixels
-from abpn_fast.kernels.polynomial import blended, load_coefficients
-from abpn_fast.kernels.refine_inputs import columns_of, input_row, upsampled
-from abpn_fast.kernels.refine_mask import finished, is_active, keep
+from abpn_fast.kernels.refine_mask import is_active, keep
 
 PLANS = ("fma", "dot")
 _PLAN = "ABPN_FAST_REFINE_PLAN"
-# Pairs of columns of a program, one warp: a thread per quad for fma, two threads per pair for dot.
+# Pairs of columns of a program, one warp: a thread per quad for fma, four threads per four columns for dot.
 _GROUPS = (32, 16)
+# Where 32 bits no longer hold how far the pixels of a plane are apart.
+_FAR = 2**31
 
 # Two rows more than a strip has are worked on.
 _TALLEST, _SHORTEST, _PROGRAMS = 128, 16, 4096
@@ -90,11 +89,9 @@ def launch(
         WIDEN=int(blend_low.dtype == torch.bfloat16 and interpreted()),
         BLEND=int(blend is not None),
         MASKED=int(mask is not None),
-        WIDE=int(max((x.shape[3] - 1) * x.stride(3) for x in pictures) >= 2**31),
+        WIDE=int(max((x.shape[2] - 1) * x.stride(2) + (x.shape[3] - 1) * x.stride(3) for x in pictures) >= _FAR),
         GROUP=group,
         num_warps=1,
-        # Left to itself the compiler spills registers of dot, to have more warps at once.
-        maxnreg=255 if plan == "dot" else None,
     )
 
 
@@ -133,98 +130,22 @@ def kernel(
     block, strip, n = program % blocks, program // blocks % strips, program // blocks // strips
     first_row = strip * rows
     end_row = tl.minimum(first_row + rows, H)
-    span = (n, block * (GROUP - 1) - 1 + tl.arange(0, GROUP), first_row, end_row)
+    x = block * (2 * GROUP - 2) - 2
+    span = (n, x, first_row, end_row)
     masking = (mask, mask_strides, scale_bits, threshold)
     active = True
     if MASKED:
-        active = is_active(masking, shape, n, block * (2 * GROUP - 2) - 1, first_row, end_row, 2 * GROUP)
+        active = is_active(masking, shape, n, x + 1, first_row, end_row, 2 * GROUP)
     if active:
-        _refine(pictures, strides, shape, span, weights, polynomials, strength, PLAN, WIDEN, BLEND, WIDE)
+        if PLAN == 0:
+            x = refine_fma.walk(pictures, strides, shape, span, weights, polynomials, strength, BLEND, WIDE, GROUP)
+        else:
+            x = refine_dot.walk(
+                pictures, strides, shape, span, weights, polynomials, strength, WIDEN, BLEND, WIDE, GROUP
+            )
         if MASKED:
             # What this warp has stored, other lanes of it may overwrite.
             tl.debug_barrier()
-            keep(pictures, strides, shape, span, masking, True, WIDE)
+            keep(pictures, strides, shape, (n, x, first_row, end_row), masking, True, WIDE, GROUP)
     else:
-        keep(pictures, strides, shape, span, masking, False, WIDE)
-
-
-@triton.jit
-def _refine(
-    pictures,
-    strides,
-    shape,
-    span,
-    weights,
-    polynomials,
-    strength,
-    PLAN: tl.constexpr,
-    WIDEN: tl.constexpr,
-    BLEND: tl.constexpr,
-    WIDE: tl.constexpr,
-):
-    n, g, first_row, end_row = span
-    GROUP: tl.constexpr = g.shape[0]
-    finishing = (pictures, strides, shape, span, weights[3], polynomials, strength)
-    nothing = tl.zeros((GROUP,), tl.float32)
-    # Two steps before the first result is whole. As far as the compiler can see, g may change with every step: else it
-    # works out all addresses before the loop, and their registers are missing in it.
-    s, end = first_row // 2 - 1, (end_row + 1) // 2
-    if PLAN == 0:
-        before, sums, none = (nothing,) * 48, (nothing,) * 24, (nothing,) * 24
-        while s <= end:
-            top, bottom = (), ()
-            for high in tl.static_range(2):
-                top += input_row(pictures, strides, shape, n, 2 * s, g, high == 1, WIDE)
-                bottom += input_row(pictures, strides, shape, n, 2 * s + 1, g, high == 1, WIDE)
-            inside = _inside(shape, 2 * s - 1, g) + _inside(shape, 2 * s, g)
-            done = refine_fma.convolve(before + top + bottom, sums + none, weights[0], weights[1], weights[2], inside)
-            for row in tl.static_range(2):
-                own, given = refine_fma.pairs(done[row * 12 : row * 12 + 12])
-                _finish(finishing, g, own, given, 2 * s - 2 + row, BLEND, WIDE)
-            sums, before = done[24:], top + bottom
-            g += (s > shape[0]).to(tl.int32)
-            s += 1
-    else:
-        dtype: tl.constexpr = pictures[0].dtype.element_ty
-        operand: tl.constexpr = tl.float32 if WIDEN else dtype
-        weights1, bias = refine_dot.load_weights1(weights[0], weights[1], operand, GROUP)
-        weights2 = refine_dot.load_weights2(weights[2], operand)
-        hidden, sums = (tl.zeros((GROUP, 16), dtype),) * 4, (bias,) * 4
-        high = tl.arange(0, 2)[None, :] == 1
-        y = 2 * s
-        while y < 2 * end + 2:
-            row = input_row(pictures, strides, shape, n, y, g[:, None], high, WIDE)
-            done, sums = refine_dot.convolve1(row, sums, weights1, bias, _inside(shape, y - 1, g), dtype)
-            own, given = refine_dot.convolve2(hidden + done, weights2, GROUP)
-            _finish(finishing, g, own, given, y - 2, BLEND, WIDE)
-            hidden = hidden[2:] + done
-            g += (y > 2 * shape[0]).to(tl.int32)
-            y += 1
-
-
-@triton.jit
-def _inside(shape, y, g):
-    """Whether the even and the odd pixel of a row exist."""
-    row = (y >= 0) & (y < shape[0])
-    return row & (g >= 0) & (2 * g < shape[1]), row & (g >= 0) & (2 * g + 1 < shape[1])
-
-
-@triton.jit
-def _finish(finishing, g, own, given, y, BLEND: tl.constexpr, WIDE: tl.constexpr):
-    """Neighbours, bias, residual and blend of a row of pairs, (GROUP, 8), [channel * 2 + odd]; out with it."""
-    pictures, strides, shape, span, bias2, polynomials, strength = finishing
-    n, _, first_row, end_row = span
-    lane, c, odd, x, here = finished(g, shape)
-    neighbour = tl.minimum(tl.maximum(lane - 1 + 2 * odd, 0), g.shape[0] - 1)
-    here = here & (y >= first_row) & (y < end_row)
-    c, n, y64 = c.to(tl.int64), n.to(tl.int64), y.to(tl.int64)
-    inside = tl.minimum(tl.maximum(x, 0), shape[1] - 1)
-    residual = upsampled(pictures[0], strides[0], shape, n, y64, inside, c, WIDE)
-    value = own + tl.gather(given, neighbour, 0) + tl.load(bias2 + c).to(tl.float32) + residual
-    if BLEND:
-        row = pictures[1] + n * strides[1][0] + y64 * strides[1][2]
-        pixels = load_pixels(row + c * strides[1][1] + columns_of(x, shape[1], strides[1][3], WIDE), here)
-        value = blended(pixels, strength * value, load_coefficients(polynomials[0]), load_coefficients(polynomials[1]))
-    row = pictures[3] + n * strides[3][0] + y64 * strides[3][2]
-    pointers = row + c * strides[3][1] + columns_of(x, shape[1], strides[3][3], WIDE)
-    tl.store(pointers, stored_pixels(value, pictures[3].dtype.element_ty), mask=here)
+        keep(pictures, strides, shape, span, masking, False, WIDE, GROUP)

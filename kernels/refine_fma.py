@@ -1,11 +1,51 @@
-"""The two convolutions in float32 multiply-adds, one thread per quad."""
+"""Plan fma: a warp walks down a strip of 64 columns, two rows a step, in float32 multiply-adds; a thread has a quad."""
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
 
-from abpn_fast.kernels.refine_inputs import stacked
+from abpn_fast.kernels.pixels import load_pixels, stored_pixels
+from abpn_fast.kernels.polynomial import blended, load_coefficients
+from abpn_fast.kernels.refine_inputs import columns_of, input_row, stacked, upsampled
+from abpn_fast.kernels.refine_mask import finished
+
+
+@triton.jit
+def walk(
+    pictures,
+    strides,
+    shape,
+    span,
+    weights,
+    polynomials,
+    strength,
+    BLEND: tl.constexpr,
+    WIDE: tl.constexpr,
+    GROUP: tl.constexpr,
+):
+    """The result of a strip of 2 * GROUP columns from x on; x again."""
+    n, x, first_row, end_row = span
+    finishing = (pictures, strides, shape, span, weights[3], polynomials, strength)
+    g, nothing = x // 2 + tl.arange(0, GROUP), tl.zeros((GROUP,), tl.float32)
+    before, sums, none = (nothing,) * 48, (nothing,) * 24, (nothing,) * 24
+    # Two steps before the first result is whole. As far as the compiler can see, g may change with every step: else it
+    # works out all addresses before the loop, and their registers are missing in it.
+    s = first_row // 2 - 1
+    while s <= (end_row + 1) // 2:
+        top, bottom = (), ()
+        for high in tl.static_range(2):
+            top += input_row(pictures, strides, shape, n, 2 * s, g, high, WIDE)
+            bottom += input_row(pictures, strides, shape, n, 2 * s + 1, g, high, WIDE)
+        inside = _inside(shape, 2 * s - 1, g) + _inside(shape, 2 * s, g)
+        done = convolve(before + top + bottom, sums + none, weights[0], weights[1], weights[2], inside)
+        for row in tl.static_range(2):
+            own, given = pairs(done[row * 12 : row * 12 + 12])
+            _finish(finishing, g, own, given, 2 * s - 2 + row, BLEND, WIDE)
+        sums, before = done[24:], top + bottom
+        g += (s > shape[0]).to(tl.int32)
+        s += 1
+    return x
 
 
 @triton.jit
@@ -61,3 +101,31 @@ def pairs(row):
         own = own + (row[(1 + n % 2) * 3 + n // 2 % 3],)
         given = given + (row[(3 - n % 2 * 3) * 3 + n // 2 % 3],)
     return stacked(own, 8, 3), stacked(given, 8, 3)
+
+
+@triton.jit
+def _inside(shape, y, g):
+    """Whether the even and the odd pixel of a row exist."""
+    row = (y >= 0) & (y < shape[0])
+    return row & (g >= 0) & (2 * g < shape[1]), row & (g >= 0) & (2 * g + 1 < shape[1])
+
+
+@triton.jit
+def _finish(finishing, g, own, given, y, BLEND: tl.constexpr, WIDE: tl.constexpr):
+    """Neighbours, bias, residual and blend of a row of pairs, (GROUP, 8), [channel * 2 + odd]; out with it."""
+    pictures, strides, shape, span, bias2, polynomials, strength = finishing
+    n, _, first_row, end_row = span
+    lane, c, odd, x, here = finished(g, shape)
+    neighbour = tl.minimum(tl.maximum(lane - 1 + 2 * odd, 0), g.shape[0] - 1)
+    here = here & (y >= first_row) & (y < end_row)
+    c, n, y64 = c.to(tl.int64), n.to(tl.int64), y.to(tl.int64)
+    inside = tl.minimum(tl.maximum(x, 0), shape[1] - 1)
+    residual = upsampled(pictures[0], strides[0], shape, n, y64, inside, c, WIDE)
+    value = own + tl.gather(given, neighbour, 0) + tl.load(bias2 + c).to(tl.float32) + residual
+    if BLEND:
+        row = pictures[1] + n * strides[1][0] + y64 * strides[1][2]
+        pixels = load_pixels(row + c * strides[1][1] + columns_of(x, shape[1], strides[1][3], WIDE), here)
+        value = blended(pixels, strength * value, load_coefficients(polynomials[0]), load_coefficients(polynomials[1]))
+    row = pictures[3] + n * strides[3][0] + y64 * strides[3][2]
+    pointers = row + c * strides[3][1] + columns_of(x, shape[1], strides[3][3], WIDE)
+    tl.store(pointers, stored_pixels(value, pictures[3].dtype.element_ty), mask=here)

@@ -24,11 +24,8 @@ def columns_of(x, size, stride, WIDE: tl.constexpr):
 
 
 @triton.jit
-def input_row(pictures, strides, shape, n, y, g, high, WIDE: tl.constexpr):
-    """Row y of up(B), of H where ``high``, zero outside the image: a tuple of 12, [channel * 4 + column].
-
-    Of the shape that ``g`` and ``high`` have together.
-    """
+def input_row(pictures, strides, shape, n, y, g, HIGH: tl.constexpr, WIDE: tl.constexpr):
+    """Row y of up(B), if HIGH of H, zero outside the image: a tuple of 12, [channel * 4 + column]."""
     H, W = shape
     n, y64 = n.to(tl.int64), y.to(tl.int64)
     last = (H + 1) // 2 - 1
@@ -39,9 +36,8 @@ def input_row(pictures, strides, shape, n, y, g, high, WIDE: tl.constexpr):
     for i in tl.static_range(COLUMNS):
         x = 2 * g + (i - 1)
         inside = inside + ((x >= 0) & (x < W) & (y >= 0) & (y < H),)
-    low = tl.where(high, pictures[2] + n * strides[2][0], pictures[0] + n * strides[0][0])
-    along_c = tl.where(high, strides[2][1], strides[0][1])
-    along_y, along_x = tl.where(high, strides[2][2], strides[0][2]), tl.where(high, strides[2][3], strides[0][3])
+    low = pictures[2 * HIGH] + n * strides[2 * HIGH][0]
+    _, along_c, along_y, along_x = strides[2 * HIGH]
     row = ()
     for c in tl.static_range(3):
         three = ()
@@ -52,10 +48,11 @@ def input_row(pictures, strides, shape, n, y, g, high, WIDE: tl.constexpr):
         for i in tl.static_range(COLUMNS):
             # Columns 2g - 1, 2g + 2 are nearer to their own low pixel, the middle two to g.
             value = tl.fma(three[(i + 1) // 2], 0.75, 0.25 * three[i // 2 + 1 - i % 2])
-            pixels = pictures[1] + n * strides[1][0] + c * strides[1][1] + y64 * strides[1][2]
-            pixels += columns_of(2 * g + (i - 1), W, strides[1][3], WIDE)
-            pixels = load_pixels(pixels, inside[i] & high)
-            row = row + (tl.where(inside[i], tl.where(high, pixels - value, value), 0.0),)
+            if HIGH:
+                pixels = pictures[1] + n * strides[1][0] + c * strides[1][1] + y64 * strides[1][2]
+                pixels += columns_of(2 * g + (i - 1), W, strides[1][3], WIDE)
+                value = load_pixels(pixels, inside[i]) - value
+            row += (tl.where(inside[i], value, 0.0),)
     return row
 
 

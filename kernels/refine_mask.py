@@ -75,11 +75,11 @@ def finished(g, shape):
 
 
 @triton.jit
-def keep(pictures, strides, shape, span, masking, PARTLY: tl.constexpr, WIDE: tl.constexpr):
+def keep(pictures, strides, shape, span, masking, PARTLY: tl.constexpr, WIDE: tl.constexpr, GROUP: tl.constexpr):
     """The image itself where the mask is below its threshold; everywhere unless PARTLY."""
-    n, g, first_row, end_row = span
+    n, x, first_row, end_row = span
     n, y = n.to(tl.int64), first_row.to(tl.int64)
-    _, c, _, x, here = finished(g, shape)
+    _, c, _, x, here = finished(x // 2 + tl.arange(0, GROUP), shape)
     c = c.to(tl.int64)
     source = pictures[1] + n * strides[1][0] + c * strides[1][1] + columns_of(x, shape[1], strides[1][3], WIDE)
     target = pictures[3] + n * strides[3][0] + c * strides[3][1] + columns_of(x, shape[1], strides[3][3], WIDE)

@@ -39,12 +39,16 @@ class Launch:
 
 @dataclass
 class Code:
-    """What became of a launch; registers and bytes are those of a thread, ``shared`` of a program."""
+    """What became of a launch; registers and bytes are those of a thread, ``shared`` of a program.
+
+    ``loops`` are the numbers of instructions from a backward branch's target to the branch.
+    """
 
     registers: int
     stack: int
     shared: int
     opcodes: Counter[str]
+    loops: list[int]
     ptx: str
 
     def count(self, pattern: str) -> int:
@@ -155,8 +159,24 @@ def _counted(compiled: Any) -> dict[str, Any]:
         "stack": resources["STACK"],
         "shared": shared,
         "opcodes": opcodes,
+        "loops": _loops(listing),
         "ptx": compiled.asm["ptx"],
     }
+
+
+def _loops(listing: str) -> list[int]:
+    """How many instructions each loop has."""
+    labels: dict[str, int] = {}
+    loops, count = [], 0
+    for line in listing.splitlines():
+        if label := re.match(r"\s*(\.L_x_\d+):", line):
+            labels[label[1]] = count
+        elif re.search(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?\w+\s+)?[A-Z]", line):
+            count += 1
+            target = re.search(r"\bBRA\b.*`\((\.L_x_\d+)\)", line)
+            if target and target[1] in labels:
+                loops.append(count - labels[target[1]])
+    return loops
 
 
 if __name__ == "__main__":

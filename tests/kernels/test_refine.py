@@ -105,6 +105,15 @@ class TestParity:
         assert_same_bits(guard.view, whole)
         assert guard.intact
 
+    def test_far_apart(self, plan: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """With addresses of 64 bits throughout: the same bits."""
+        from abpn_fast.kernels import refine
+
+        inputs = small(BLEND(), (5, 40) if plan == "dot" else (2, 5))
+        near = BLEND().run(inputs, "triton")
+        monkeypatch.setattr(refine, "_FAR", 0)
+        assert_same_bits(BLEND().run(inputs, "triton"), near)
+
 
 @pytest.mark.parametrize(
     ("plan", "name", "value"),

@@ -18,13 +18,13 @@ BUDGETS: dict[tuple[torch.dtype, torch.dtype, int], tuple[int, int]] = {
     (F32, F32, 80): (255, 0),
     (F32, F32, 90): (255, 0),
     (F32, F32, 100): (255, 0),
-    (F16, F16, 80): (224, 3072),
-    (F16, F16, 90): (240, 3072),
-    (F16, F16, 100): (240, 3072),
-    (U8, BF16, 90): (248, 3072),
+    (F16, F16, 80): (248, 512),
+    (F16, F16, 90): (240, 1024),
+    (F16, F16, 100): (248, 1024),
+    (U8, BF16, 90): (255, 1024),
 }
 # Loads and stores of spilled registers, where there are any.
-SPILLS = {(F32, F32, 100): 13}
+SPILLS = {(F32, F32, 100): 12}
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_code(target: tuple[torch.dtype, torch.dtype, int], compiler: Compiler) 
     code = compiler(launch(image, low), capability)
     matrices = code.count("HMMA|HGMMA|UTCHMMA")
     spills = code.count(r"(LDL|STL)\b")
-    print(label(target), code.registers, code.shared, sum(code.opcodes.values()), matrices, spills)
+    print(label(target), code.registers, code.shared, sum(code.opcodes.values()), matrices, spills, code.loops)
     assert "tf32" not in code.ptx
     assert (matrices > 0) == (low != F32)
     if low == F32:
@@ -70,6 +70,9 @@ def test_code(target: tuple[torch.dtype, torch.dtype, int], compiler: Compiler) 
         assert code.count("BAR") <= 1
         # 4 pixels of one hidden channel: 54 and 27 taps each. Blackwell has an instruction for two of them.
         assert code.count("FFMA") + code.count("FFMA2") >= 4 * 81
+    else:
+        # Two rows of 32 pixels in the middle of the image.
+        assert min(n for n in code.loops if n > 300) <= (460 if image == low else 520)
     registers, shared = BUDGETS[target]
     assert code.registers <= registers and code.shared <= shared, (code.registers, code.shared)
     assert spills <= SPILLS.get(target, 0)
@@ -83,7 +86,7 @@ def test_cost(plan: str) -> None:
     assert cost.upsample_refine_blend(U8, F16, plan, rows).bytes == 9
     flops = cost.upsample_refine(F32, F32, plan, rows).flops
     assert 2592 < flops < {"fma": 1.2, "dot": 2.0}[plan] * 2592
-    assert cost.upsample_refine_blend(F32, F32, plan, rows).flops == flops + 33
+    assert cost.upsample_refine_blend(F32, F32, plan, rows).flops == flops + {"fma": 33, "dot": 36}[plan]
 
 
 @pytest.mark.parametrize("group", [16, 32])
