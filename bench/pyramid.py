@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import abpn_fast
-from abpn_fast import ops, reference
+from abpn_fast import ops, reference, sparse
 from bench import images, networks
 
 # 2 (6 * 16 + 16 * 3) * 9, of both convolutions computed directly; nothing else is counted.
@@ -58,6 +58,15 @@ class Pyramid:
             finer, coarser, target = self.gaussian[i], self.gaussian[i + 1], None if out is None else out[i]
             layer = ops.upsample_refine(layer, finer, coarser, *self.weights, out=target)
         return layer
+
+    def expand_masked(self, mask: Tensor, out: Sequence[Tensor]) -> Tensor:
+        """R_0 with the photo's pixels where ``mask`` is below ``THRESHOLD``, other levels as the model makes them."""
+        parts = sparse.rectangles(mask, THRESHOLD)
+        if parts is None:
+            layer = self.coarser(out)
+        else:
+            layer = sparse.expand(self.gaussian, self.layer, parts, lambda _: self.weights)
+        return self.finest(layer, mask=mask, mask_threshold=THRESHOLD, out=out[0])
 
     def results(self) -> list[Tensor]:
         """R_0, B_1, ..., B_{l-1} to be written."""

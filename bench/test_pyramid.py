@@ -13,7 +13,7 @@ from bench.recorded import RecordedClock, in_turn
 
 ROUNDS = 5
 COVERAGES = (1.0, 0.2, 0.05, 0.0)
-PARTS = ("finest level", "image pyramid and all levels")
+PARTS = ("finest level", "all levels", "image pyramid and all levels")
 _clock = RecordedClock()
 
 
@@ -34,15 +34,18 @@ def sparse() -> dict[str, list[float]]:
     """Seconds by ``part, coverage``; every coverage in turn."""
     with torch.inference_mode():
         subject = pyramid(4096, 4096, torch.float32)
-        layer, out = subject.coarser(), torch.zeros_like(subject.image)
+        layer, out = subject.coarser(), subject.results()
         calls: dict[str, Any] = {}
         for coverage in (None, *COVERAGES):
             mask = None if coverage is None else region_mask(subject.mask, coverage)
             threshold = None if mask is None else THRESHOLD
             calls[f"{PARTS[0]}, {coverage}"] = lambda m=mask, t=threshold: subject.finest(
-                layer, mask=m, mask_threshold=t, out=out
+                layer, mask=m, mask_threshold=t, out=out[0]
             )
-            calls[f"{PARTS[1]}, {coverage}"] = lambda m=mask: subject.masked(m)
+            calls[f"{PARTS[1]}, {coverage}"] = lambda m=mask: (
+                subject.expand(out) if m is None else subject.expand_masked(m, out)
+            )
+            calls[f"{PARTS[2]}, {coverage}"] = lambda m=mask: subject.masked(m)
         return in_turn(calls, ROUNDS)
 
 
