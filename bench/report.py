@@ -16,7 +16,7 @@ _NOTES = {
     "latency": "Best pass; in brackets how many times as long as `abpn_fast` in float32, in the same rounds.",
     "memory": "Peak of the process in one pass, beyond what its imports and the photo hold; the result is included.",
     "memory of strips": "The same for 512 rows at a time, photos of one width.",
-    "cost per megapixel": "Best pass, and per megapixel; one pass of every size in turn.",
+    "cost per megapixel": "Best pass, and per megapixel; two passes of every size in turn.",
     "fused pyramid": """The expansion of the blend layer, without the retouching layer and image pyramid. FLOPs are
 those of the convolutions computed directly, 2592 per pixel and level; the ceiling is the rate of multiply-adds on
 registers, measured between the rounds.""",

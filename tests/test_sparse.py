@@ -42,7 +42,7 @@ def masked_model(monkeypatch: pytest.MonkeyPatch, kind: str) -> ABPN:
 
 @needs_cpu_backend
 @pytest.mark.parametrize("kind", ["none", "spots", "nan", "threshold", "all"])
-@pytest.mark.parametrize("levels", [2, 3])
+@pytest.mark.parametrize("levels", [2, 3, 5])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.uint8])
 @torch.inference_mode()
 def test_same_bits_as_dense(monkeypatch: pytest.MonkeyPatch, kind: str, levels: int, dtype: torch.dtype) -> None:
@@ -83,7 +83,7 @@ def test_rectangles_cover_what_is_needed_once(seed: int) -> None:
         part.of(covered).add_(1)
     assert covered.max() <= 1
     for y, x in mask[0, 0].nonzero().tolist():
-        assert covered[max(y - 2, 0) : y + 3, max(x - 2, 0) : x + 3].min() == 1
+        assert covered[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2].min() == 1
 
 
 def test_no_rectangles_for_nothing_or_everything() -> None:
@@ -92,7 +92,7 @@ def test_no_rectangles_for_nothing_or_everything() -> None:
     assert sparse.rectangles(torch.full((1, 1, 30, 30), 0.5), 0.5) is None
     lone = torch.zeros(1, 1, 30, 30)
     lone[0, 0, 0, 29] = float("nan")
-    assert sparse.rectangles(lone, 0.5) == [sparse.Rectangle(Rows(0, 3), Rows(27, 30))]
+    assert sparse.rectangles(lone, 0.5) == [sparse.Rectangle(Rows(0, 2), Rows(28, 30))]
 
 
 @torch.inference_mode()

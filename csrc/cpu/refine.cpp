@@ -23,7 +23,7 @@ namespace {
 
 // The hidden layer of a block is whole register tiles wide, of every instruction set, and reaches one column further than
 // the block on each side. Narrower with a mask: a block is kept or computed in its whole width.
-constexpr int64_t hidden_columns_step = 48, widest_hidden = 768, widest_masked = 192;
+constexpr int64_t hidden_columns_step = 48, widest_hidden = 768, widest_masked = 288;
 // The pages of a strip's rows stay in the TLB from one block to the next.
 constexpr int64_t tallest_strip = 128;
 
