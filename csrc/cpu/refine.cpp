@@ -89,25 +89,39 @@ class RefineBlock {
         blend_low_(task.blend_low, scratch, low_columns(pieces)),
         image_low_(task.image_low, scratch, low_columns(pieces)) {}
 
-  // One strip of one block. Rows that the mask keeps whole are copied, and cost nothing more.
+  // One strip of one block. What the mask keeps left, right, above and below of the rest is copied, and costs nothing more.
   void run(int64_t n, int64_t block, int64_t strip) {
     n_ = n;
-    x_ = block * pieces_.block_columns;
-    start_columns();
+    const int64_t left = block * pieces_.block_columns;
+    const Columns all{left, std::min(left + pieces_.block_columns, task_.image.width)};
     const int64_t end = std::min((strip + 1) * pieces_.strip_rows, task_.image.height);
     for (int64_t y = strip * pieces_.strip_rows; y < end;) {
-      const bool kept = keeps(y, end);
+      Columns wanted = retouched(all, y, end);
       int64_t same = std::min(y + rows_kept_or_not, end);
-      while (same < end && keeps(same, end) == kept) same = std::min(same + rows_kept_or_not, end);
-      if (kept)
-        for (int64_t row = y; row < same; ++row) copy_pixels(task_.image, task_.out, n_, row, x_, columns_, row_);
-      else
+      while (same < end) {
+        const Columns next = retouched(all, same, end);
+        if (next.empty() != wanted.empty()) break;
+        wanted = {std::min(wanted.begin, next.begin), std::max(wanted.end, next.end)};
+        same = std::min(same + rows_kept_or_not, end);
+      }
+      if (wanted.empty()) {
+        copy(all, y, same);
+      } else {
+        start_columns(wanted);
         retouch(y, same);
+        copy({all.begin, wanted.begin}, y, same);
+        copy({wanted.end, all.end}, y, same);
+      }
       y = same;
     }
   }
 
  private:
+  struct Columns {
+    int64_t begin, end;
+    bool empty() const { return begin >= end; }
+  };
+
   // The mask is looked at for this many rows of a block at a time; even, since rows are computed in pairs.
   static constexpr int64_t rows_kept_or_not = 16;
   static constexpr int64_t window = RefiningConvolutions::window, window_step = RefiningConvolutions::window_step;
@@ -134,25 +148,37 @@ class RefineBlock {
     }
   }
 
-  // Whether the upsampled mask is below the threshold for all of the next rows. It is a mean of the cells around a pixel,
-  // up to rounding.
-  bool keeps(int64_t y, int64_t end) const {
-    if (!task_.keeping) return false;
+  void copy(Columns columns, int64_t begin, int64_t end) {
+    if (columns.empty()) return;
+    for (int64_t y = begin; y < end; ++y)
+      copy_pixels(task_.image, task_.out, n_, y, columns.begin, columns.end - columns.begin, row_);
+  }
+
+  // Columns, from an even one on, outside of which the upsampled mask is below the threshold for all of the next rows. It is
+  // a mean of the cells around a pixel, up to rounding: a cell reaches half a cell beyond itself.
+  Columns retouched(Columns all, int64_t y, int64_t end) const {
+    if (!task_.keeping) return all;
     const auto& [mask, scale, threshold] = *task_.keeping;
-    const int64_t first_column = taps(x_, mask.width, scale).first;
-    const int64_t count = taps(x_ + columns_ - 1, mask.width, scale).second - first_column + 1;
-    const int64_t last = taps(std::min(y + rows_kept_or_not, end) - 1, mask.height, scale).second;
-    for (int64_t row = taps(y, mask.height, scale).first; row <= last; ++row) {
-      load_rows(mask, n_, row, first_column, count, row_, 0);
+    const int64_t first = taps(all.begin, mask.width, scale).first;
+    const int64_t count = taps(all.end - 1, mask.width, scale).second - first + 1;
+    const int64_t last_row = taps(std::min(y + rows_kept_or_not, end) - 1, mask.height, scale).second;
+    Columns cells{count, 0};
+    for (int64_t row = taps(y, mask.height, scale).first; row <= last_row; ++row) {
+      load_rows(mask, n_, row, first, count, row_, 0);
       for (int64_t i = 0; i < count; ++i)
-        if (!(row_[i] + 1e-6f * std::fabs(row_[i]) < threshold)) return false;
+        if (!(row_[i] + 1e-6f * std::fabs(row_[i]) < threshold))
+          cells = {std::min(cells.begin, i), std::max(cells.end, i + 1)};
     }
-    return true;
+    if (cells.empty()) return {all.end, all.begin};
+    const int64_t begin = ((2 * (first + cells.begin) - 1) * scale >> 1) & ~1, past = (2 * (first + cells.end) + 1) * scale;
+    const bool outermost = first + cells.end == mask.width;
+    return {std::max(begin, all.begin), outermost ? all.end : std::min((past + 1) >> 1, all.end)};
   }
 
   // Column 0 of an input row is x - 2, of a hidden row x - 1, of a result x.
-  void start_columns() {
-    columns_ = std::min(pieces_.block_columns, task_.image.width - x_);
+  void start_columns(Columns columns) {
+    x_ = columns.begin;
+    columns_ = columns.end - columns.begin;
     hidden_columns_ = (columns_ + 2 + lanes * vectors1 - 1) / (lanes * vectors1) * (lanes * vectors1);
     begin_ = std::max<int64_t>(x_ - 2, 0);
     end_ = std::min(x_ - 2 + hidden_columns_ + 2, task_.image.width);
