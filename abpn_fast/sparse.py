@@ -17,8 +17,8 @@ from torch.nn.functional import max_pool2d
 from abpn_fast import ops
 from abpn_fast.strips import REACH, Rows
 
-# Cells beyond an active one. The upsampled mask reaches half of one further and the finer levels' convolutions at most 6
-# pixels of a level, where a cell is 8 or more: not more than 2 pixels beyond the next cell.
+# Cells beyond an active one: the upsampled mask reaches half of one further, and of a level, where a cell is 8 pixels or
+# more, the finer levels need less than 4 around what they compute (n_1 = 2, n_{i+1} = n_i / 2 + 2).
 _MARGIN = 1
 # Beyond this share of the cells, or this many rectangles, the whole levels are quicker.
 _MOST_CELLS, _MOST_RECTANGLES = 0.6, 256
@@ -90,7 +90,7 @@ def expand(
         finer = _zeros(pyramid[i].shape, blend.dtype)
         for part in parts:
             # A cell of the mask is 4 pixels of the thumbnail.
-            wanted = part.at(4 * 2 ** (levels - i), finer).grown(finer)
+            wanted = part.at(4 * 2 ** (levels - i), finer)
             taken = wanted.grown(finer)
             low = taken.halved()
             piece = ops.upsample_refine(low.of(blend), taken.of(pyramid[i]), low.of(pyramid[i + 1]), *weights(i))
