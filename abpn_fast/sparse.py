@@ -17,8 +17,8 @@ from torch.nn.functional import max_pool2d
 from abpn_fast import ops
 from abpn_fast.strips import REACH, Rows
 
-# Cells beyond an active one: the upsampled mask reaches half of one further, and of a level, where a cell is 8 pixels or
-# more, the finer levels need less than 4 around what they compute (n_1 = 2, n_{i+1} = n_i / 2 + 2).
+# Cells beyond an active one: the upsampled mask reaches half of one further, and of a level, where a cell is 8 pixels
+# or more, the finer levels need less than 4 around what they compute (n_1 = 2, n_{i+1} = n_i / 2 + 2).
 _MARGIN = 1
 # Beyond this share of the cells, or this many rectangles, the whole levels are quicker.
 _MOST_CELLS, _MOST_RECTANGLES = 0.6, 256
