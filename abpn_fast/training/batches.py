@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -33,7 +34,7 @@ class Pair(NamedTuple):
     skipped: int = 0
 
 
-class Batches(Dataset[Pair]):
+class Batches(Dataset[Pair], ABC):
     """Batches, each item of which has a random generator of its own.
 
     Args:
@@ -58,21 +59,21 @@ class Batches(Dataset[Pair]):
                     f"choose another number of them or a batch factor that is a multiple of {part[1]}"
                 )
 
+    @abstractmethod
     def kinds(self) -> list[Crops]:
         """The kinds of batches there are."""
-        raise NotImplementedError
 
+    @abstractmethod
     def kind(self, rng: np.random.Generator) -> Crops:
         """The kind of one batch."""
-        raise NotImplementedError
 
+    @abstractmethod
     def item(self, rng: np.random.Generator, kind: Crops, position: int) -> tuple[Pixels, Pixels]:
         """``(image, target)``, (size, size, 3), of the item ``position`` of all; drawn anew, it differs.
 
         Raises:
             BadFile: the file it chose cannot be decoded.
         """
-        raise NotImplementedError
 
     def __len__(self) -> int:
         return self.steps

@@ -22,7 +22,7 @@ namespace abpn {
 namespace {
 
 // The hidden layer of a block is whole register tiles wide, of every instruction set, and reaches one column further than
-// the block on each side. Narrower with a mask: a block is kept or computed in its whole width.
+// the block on each side. Narrower with a mask: all columns between the outermost that it reaches are computed.
 constexpr int64_t hidden_columns_step = 48, widest_hidden = 768, widest_masked = 288;
 // The pages of a strip's rows stay in the TLB from one block to the next.
 constexpr int64_t tallest_strip = 128;
@@ -223,8 +223,8 @@ class RefineBlock {
   void plan_prefetches(int64_t y) {
     ahead_.clear();
     const int64_t low_x = begin_ / 2, low_count = (end_ + 1) / 2 - low_x;
-    const bool passing = task_.out.passing && task_.out.kind == Kind::f32;
-    for (int64_t row = y; row < y + 2 && !passing; ++row) ahead_.add(task_.out, n_, row, x_, columns_);
+    if (!task_.out.stored_past_caches())
+      for (int64_t row = y; row < y + 2; ++row) ahead_.add(task_.out, n_, row, x_, columns_);
     for (int64_t row = y + 4; row < y + 6; ++row) ahead_.add(task_.image, n_, row, begin_, end_ - begin_);
     ahead_.add(task_.blend_low, n_, y / 2 + 3, low_x, low_count);
     ahead_.add(task_.image_low, n_, y / 2 + 3, low_x, low_count);

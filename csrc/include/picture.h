@@ -23,6 +23,8 @@ struct Picture {
   char* address(int64_t n, int64_t c, int64_t y, int64_t x) const {
     return data + element_size * (n * stride[0] + c * stride[1] + y * stride[2] + x * stride[3]);
   }
+  // In smaller dtypes than float32 too few whole lines come together for it to pay.
+  bool stored_past_caches() const { return passing && kind == Kind::f32; }
   bool interleaved() const { return channels == 3 && stride[1] == 1 && stride[3] == 3; }
 };
 

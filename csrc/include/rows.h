@@ -144,7 +144,7 @@ void store_strided(Kind kind, const float* from, int64_t stride, int64_t count, 
   }
 }
 
-// Bytes past the caches. In smaller dtypes than float32 too few whole lines come together for it to pay.
+// Bytes past the caches.
 inline void stream(const char* from, char* to, int64_t count) {
   constexpr int64_t line = 64, vector = lanes * sizeof(float);
   const int64_t head = std::min<int64_t>(count, -reinterpret_cast<uintptr_t>(to) % line);
@@ -193,7 +193,7 @@ inline void store_rows(const float* from, int64_t step, const Picture& picture, 
   for (int64_t c = 0; c < picture.channels; ++c) {
     char* to = picture.address(n, c, y, x);
     const float* channel = from + c * step;
-    if (picture.passing && picture.kind == Kind::f32) {
+    if (picture.stored_past_caches()) {
       stream(reinterpret_cast<const char*>(channel), to, count * sizeof(float));
     } else if (stride == 1 || count == 1) {
       encode(picture.kind, channel, to, count);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -61,7 +62,7 @@ def poisoned_pixel(x: Tensor, value: float) -> Tensor:
     return x
 
 
-class OperatorContract:
+class OperatorContract(ABC):
     """Subclassed once per operator; ``inputs`` are in the order of the schema."""
 
     name: ClassVar[str]
@@ -69,14 +70,15 @@ class OperatorContract:
     not_differentiable: ClassVar[tuple[str, ...]] = ()
     bad_arguments: ClassVar[list[tuple[str, Callable[[Inputs], Any]]]]
 
+    @abstractmethod
     def inputs(
         self, size: tuple[int, int], *, count: int = 2, dtype: torch.dtype = torch.float32, device: str = "cpu"
     ) -> Inputs:
-        raise NotImplementedError
+        """One call's arguments."""
 
+    @abstractmethod
     def formula(self, inputs: Inputs) -> list[np.ndarray]:
         """The equation on ``as_arrays(inputs)``."""
-        raise NotImplementedError
 
     def flat(self, result: Any) -> list[Tensor]:
         """What the operator computes, of what its function returns."""
