@@ -55,7 +55,7 @@ class Layer(NamedTuple):
 
     encoder: list[Callable[[Tensor], Tensor]]
     mask_blocks: list[Callable[[Tensor, Tensor], Tensor]]
-    mask_head: Filters | None
+    mask_head: Callable[[Tensor], Tensor] | None
     attention: list[Callable[[Tensor, Tensor, Tensor | None], Tensor]]
 
 
@@ -114,7 +114,7 @@ def _steps(folded: Folded, backend: str) -> Layer:
     return Layer(
         [convolution(weight, bias, 2, slope) for weight, bias, slope in folded.encoder],
         [joined(*filters) for filters in folded.mask_blocks],
-        folded.mask_head,
+        None if folded.mask_head is None else convolution(folded.mask_head.weight, folded.mask_head.bias, 1, 1.0),
         [attention(*filters) or _gated_conv(filters, backend) for filters in folded.attention],
     )
 
@@ -139,8 +139,7 @@ def _run(model: reference.ABPN, layer: Layer, thumbnail: Tensor, dtype: torch.dt
 def _input(thumbnail: Tensor, dtype: torch.dtype) -> Tensor:
     height, width = thumbnail.shape[-2:]
     x = pad(thumbnail, (0, -width % 64, 0, -height % 64), mode="replicate")
-    x = torch.empty_like(x, dtype=dtype, memory_format=_CHANNELS_LAST).copy_(x)
-    return x.mul_(2).sub_(1)
+    return x.to(dtype).mul(2).sub_(1)
 
 
 def _mask(layer: Layer, features: list[Tensor]) -> Tensor:
@@ -148,11 +147,16 @@ def _mask(layer: Layer, features: list[Tensor]) -> Tensor:
     for joined, skip in zip(layer.mask_blocks, features[5:1:-1], strict=True):
         x = joined(x, skip)
     assert layer.mask_head is not None
-    return conv2d(x, layer.mask_head.weight, layer.mask_head.bias).sigmoid_()
+    return layer.mask_head(x).sigmoid_()
 
 
 def _convolution(weight: Tensor, bias: Tensor, stride: int, negative_slope: float) -> Callable[[Tensor], Tensor]:
-    return lambda x: leaky_relu(conv2d(x, weight, bias, stride, padding=1), negative_slope, inplace=True)
+    def run(x: Tensor) -> Tensor:
+        x = x.contiguous(memory_format=_CHANNELS_LAST)
+        y = conv2d(x, weight, bias, stride, padding=weight.shape[-1] // 2)
+        return y if negative_slope == 1 else leaky_relu(y, negative_slope, inplace=True)
+
+    return run
 
 
 def _joined_convolution(weight: Tensor, bias: Tensor, negative_slope: float) -> Callable[[Tensor, Tensor], Tensor]:

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import conv2d, interpolate, leaky_relu
+from torch.nn.functional import interpolate, pad
 
-from abpn_fast import native, reference
-from abpn_fast.backends import joined, onednn
+from abpn_fast import native
+from abpn_fast.backends.packed_filters import DirectFilters, Filters, PackedFilters, pack, pack_directly, unpack
 from abpn_fast.prepared import Arranged, from_tensors
 
 INSTRUCTION_SETS = ("portable", "avx2", "avx512")
@@ -96,66 +96,96 @@ def gated_conv(
     negative_slope: float,
     out: Tensor,
 ) -> None:
-    filters = weight, bias, skip_weight, skip_bias
-    masked = mask is not None
-    if 0 in features.shape[:2] or skip.shape[1] == 0:
-        out.copy_(reference.gated_conv(features, skip, mask, *filters, negative_slope=negative_slope))
-    elif out.shape[1] == 3 and out.shape[2] % 2 == 0 and out.shape[3] % 2 == 0:
-        if mask is not None:
-            mask = interpolate(mask.float(), size=out.shape[2:], mode="bilinear", align_corners=False)
-        _ops().gated_conv_picture(features, skip, mask, *filters, negative_slope, out)
+    filters, sizes = (weight, bias, skip_weight, skip_bias), (features.shape[1], skip.shape[1])
+    if _is_even(skip):
+        packed = from_tensors(("packed", sizes), filters, lambda: pack(filters, 1, *sizes))
+        _convolve(features, skip, mask, packed, negative_slope, out)
     else:
-        name = "join", joined.is_even(skip), masked, skip.dtype, onednn.computing_dtype(skip.dtype)
-        join = from_tensors(name, filters, lambda: joined.arrange(features, skip, masked, filters, 1))
-        joined.run(_ops(), features, skip, mask, join, negative_slope, out)
+        direct = from_tensors(("direct", sizes), filters, lambda: pack_directly(filters, 1, *sizes, even=False))
+        _convolve_directly(features, skip, _resized(mask, skip), direct, negative_slope, out)
 
 
 def convolution(weight: Tensor, bias: Tensor, stride: int, negative_slope: float) -> Callable[[Tensor], Tensor]:
-    """``leaky_relu(conv3x3(x))``, channels last; ``weight`` and ``bias`` must not change from now on."""
-    if onednn.computing_dtype(weight.dtype) != weight.dtype:
-        return lambda x: leaky_relu(conv2d(x, weight, bias, stride, padding=1), negative_slope)
-    kept, channels = Arranged[tuple[Tensor, Tensor], onednn.Convolution]((weight, bias)), len(bias)
+    """``leaky_relu(conv(x))`` of 3x3 or 1x1 filters; ``weight`` and ``bias`` must not change from now on."""
+    filters = pad(weight, (1 - weight.shape[3] // 2,) * 4), bias, None, None
+    kept, channels = Arranged[Filters, DirectFilters](filters), weight.shape[1]
 
     def run(x: Tensor) -> Tensor:
-        count, _, height, width = x.shape
-        if count == 0:
-            return x.new_empty((0, channels, -(-height // stride), -(-width // stride)))
-
-        def arrange(filters: tuple[Tensor, Tensor]) -> onednn.Convolution:
-            return onednn.Convolution(*filters, size=x.shape, stride=stride, negative_slope=negative_slope)
-
-        return kept.get(arrange)(x)
+        height, width = (-(-size // stride) for size in x.shape[2:])
+        out = x.new_empty((x.shape[0], len(bias), height, width))
+        direct = kept.get(lambda filters: pack_directly(filters, 0, 0, channels, even=True))
+        _convolve_directly(None, x, None, direct, negative_slope, out)
+        return out
 
     return run
 
 
 def joined_convolution(weight: Tensor, bias: Tensor, negative_slope: float) -> Callable[[Tensor, Tensor], Tensor]:
-    """``leaky_relu(conv3x3(Cat(up(f), F_skip)))``, channels last, even sizes; the filters must not change."""
+    """``leaky_relu(conv3x3(Cat(up(f), F_skip)))`` of even sizes; the filters must not change."""
     join = _joined((weight, bias, None, None), 0, negative_slope)
     return lambda features, skip: join(features, skip, None)
 
 
 def attention(
     weight: Tensor, bias: Tensor, skip_weight: Tensor | None, skip_bias: Tensor | None, negative_slope: float
-) -> Callable[[Tensor, Tensor, Tensor | None], Tensor] | None:
-    """``gated_conv`` of even sizes with filters that must not change; None where it keeps nothing made from them."""
-    return None if len(bias) == 6 else _joined((weight, bias, skip_weight, skip_bias), 1, negative_slope)
-
-
-def _joined(
-    filters: joined.Filters, gates: int, negative_slope: float
 ) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
-    kept, channels = Arranged[joined.Filters, joined.Join](filters), len(filters[1]) // (1 + gates)
+    """``gated_conv`` of even sizes with filters that must not change."""
+    return _joined((weight, bias, skip_weight, skip_bias), 1, negative_slope)
+
+
+def _joined(filters: Filters, gates: int, negative_slope: float) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+    kept, channels = Arranged[Filters, PackedFilters](filters), len(filters[1]) // (1 + gates)
 
     def run(features: Tensor, skip: Tensor, mask: Tensor | None) -> Tensor:
-        shape = skip.shape[0], channels, *skip.shape[2:]
-        out = torch.empty(shape, dtype=skip.dtype, memory_format=torch.channels_last)
-        if skip.shape[0]:
-            join = kept.get(lambda filters: joined.arrange(features, skip, mask is not None, filters, gates))
-            joined.run(_ops(), features, skip, mask, join, negative_slope, out)
+        out = skip.new_empty((skip.shape[0], channels, *skip.shape[2:]))
+        packed = kept.get(lambda filters: pack(filters, gates, features.shape[1], skip.shape[1]))
+        _convolve(features, skip, mask, packed, negative_slope, out)
         return out
 
     return run
+
+
+def _is_even(skip: Tensor) -> bool:
+    """Whether height and width of a level are, so that its pixels are whole sets of phases."""
+    return skip.shape[2] % 2 == 0 and skip.shape[3] % 2 == 0
+
+
+def _resized(mask: Tensor | None, skip: Tensor) -> Tensor | None:
+    if mask is None or mask.shape[0] == 0:
+        return None
+    return interpolate(mask.float(), size=skip.shape[2:], mode="bilinear", align_corners=False)
+
+
+def _convolve(
+    features: Tensor, skip: Tensor, mask: Tensor | None, packed: PackedFilters, negative_slope: float, out: Tensor
+) -> None:
+    if out.numel() == 0:
+        return
+    mask = _resized(mask, skip)
+    given = None if packed.features is None else features
+    ordinary = _ops().gated_conv(
+        given, skip, mask, packed.features, packed.skip, packed.bias, packed.groups, negative_slope, out
+    )
+    if not ordinary:
+        # Rare: infinite values, NaN or huge ones. Made from the packed filters, so that there need be no others.
+        sizes = 0 if given is None else features.shape[1], skip.shape[1]
+        direct = pack_directly(unpack(packed), min(packed.groups, 2) - 1, *sizes, even=True)
+        _convolve_directly(given, skip, mask, direct, negative_slope, out)
+
+
+def _convolve_directly(
+    features: Tensor | None,
+    skip: Tensor,
+    mask: Tensor | None,
+    direct: DirectFilters,
+    negative_slope: float,
+    out: Tensor,
+) -> None:
+    if out.numel() == 0:
+        return
+    features = None if direct.features is None else features
+    filters = direct.features, direct.mask, direct.skip, direct.bias, direct.groups
+    _ops().gated_conv_directly(features, skip, mask, *filters, negative_slope, out)
 
 
 def give_back() -> None:
@@ -186,7 +216,7 @@ def working_dtype(dtype: torch.dtype) -> torch.dtype:
 @functools.cache
 def _has_bf16() -> bool:
     """Whether the CPU multiplies bfloat16 numbers, rather than only storing them."""
-    named: bool = onednn.available() and torch.cpu._is_avx512_bf16_supported()
+    named: bool = torch.cpu._is_avx512_bf16_supported()
     return named
 
 

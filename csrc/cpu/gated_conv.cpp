@@ -1,73 +1,46 @@
-// What follows the convolutions of gated_conv: their sums, the mask's share, activations and gate, in one pass.
+// gated_conv at even sizes with half the multiplications: products of transformed pixels and filters, of which the sums
+// give all four phases of a coarse pixel.
+// - Over the skip and the mask by Winograd's F(2 x 2, 3 x 3), 16 products for 36 (Lavin and Gray, Fast Algorithms for
+//   Convolutional Neural Networks, 2016): down and across, of four neighbours d
+//     m0 = (d0 - d2) w0, m1 = (d1 + d2) (w0 + w1 + w2) / 2, m2 = (d2 - d1) (w0 - w1 + w2) / 2, m3 = (d1 - d3) w2,
+//     y0 = m0 + m1 + m2, y1 = m1 - m2 - m3.
+// - Over upsampled features 9 for 36: of three coarse neighbours a, b, c
+//     y0 = w0 (a - b) + (w0 + w1 + w2) b, y1 = (w0 + w1 + w2) b + w2 (c - b).
+// Nothing is written between load and store but what stays in cache.
 #ifndef ABPN_ISA
 
-#include <optional>
-#include <stdexcept>
-#include <vector>
+#include <atomic>
 
+#include <torch/csrc/stable/ops.h>
+
+#include "gated_conv.h"
 #include "operators.h"
-#include "parallel.h"
-#include "picture.h"
-
-namespace abpn {
-
-struct GatedFinish {
-  // Channels last: 1, 2 or 3 groups of `width` channels a pixel (features; gates; kept).
-  Picture joined;
-  // Channels last, one row and column more than half of `out`: for each phase of a pixel the first two groups.
-  std::optional<Picture> low;
-  // float, the whole image; row `row` of it lies over row 0 of `out`.
-  std::optional<Picture> mask;
-  // Nine taps of two groups.
-  const float* mask_weight;
-  Picture out;
-  int64_t width, groups, row;
-  float negative_slope;
-};
-
-}  // namespace abpn
 
 #define ABPN_SOURCE "../cpu/gated_conv.cpp"
 #include "each_isa.h"
 
 namespace abpn {
-namespace {
 
-void check(bool holds, const char* message) {
-  if (!holds) throw std::runtime_error(message);
-}
-
-}  // namespace
-
-void gated_conv_finish(Tensor joined, std::optional<Tensor> low, std::optional<Tensor> mask,
-                       std::optional<Tensor> mask_weight, int64_t width, int64_t row, double negative_slope, Tensor out) {
-  GatedFinish task{input(joined), std::nullopt, std::nullopt, nullptr, output(out), width, 0, row,
-                   static_cast<float>(negative_slope)};
-  task.groups = task.joined.channels / width;
-  check(width % 16 == 0 && task.joined.stride[1] == 1 && task.joined.channels == task.groups * width &&
-            task.groups >= 1 && task.groups <= 3 && task.joined.height == task.out.height &&
-            task.joined.width == task.out.width && task.out.channels <= width,
-        "joined does not fit out");
-  if (low) {
-    task.low = input(*low);
-    check(task.low->stride[1] == 1 && task.low->channels == 4 * std::min<int64_t>(task.groups, 2) * width &&
-              2 * (task.low->height - 1) == task.out.height && 2 * (task.low->width - 1) == task.out.width,
-          "low does not fit out");
-  }
-  std::vector<float> taps;
-  if (mask) {
-    check(mask_weight && mask_weight->numel() == 18 * width && task.groups > 1, "mask_weight does not fit");
-    task.mask = input(*mask);
-    check(task.mask->kind == Kind::f32 && row >= 0 && row + task.out.height <= task.mask->height &&
-              task.mask->width == task.out.width,
-          "mask does not fit out");
-    taps.resize(18 * width);
-    read_floats(*mask_weight, taps.data());
-    task.mask_weight = taps.data();
-  }
-  const auto finish_rows = ABPN_FOR_ISA(finish_rows);
-  over_rows(task.out.count, task.out.height, task.out.width * std::max<int64_t>(width / 16, 1),
-            [&](int64_t begin, int64_t end) { finish_rows(task, begin, end); });
+bool gated_conv(std::optional<Tensor> features, Tensor skip, std::optional<Tensor> mask,
+                std::optional<Tensor> features_weight, Tensor skip_weight, Tensor bias, int64_t groups,
+                double negative_slope, Tensor out) {
+  GatedConv task = gated_conv_task(features, skip, mask, bias, groups, negative_slope, out);
+  if (!task.even() || task.halved() || features.has_value() != features_weight.has_value())
+    throw std::runtime_error("gated_conv takes even sizes, a stride of 1, and filters where there are features");
+  const int64_t channels = task.channel_blocks() * task.packed_channels();
+  const int64_t fine_channels = task.skip.channels + (mask ? 1 : 0);
+  task.skip_weight = packed_filters(skip_weight, 16 * fine_channels * groups * channels);
+  if (features)
+    task.features_weight =
+        packed_filters(*features_weight, 9 * task.features_channels() * std::min<int64_t>(groups, 2) * channels);
+  const GatedCut pieces = cut(task, 9 * task.features_channels() + 16 * fine_channels, 0);
+  const int64_t units = task.out.count * pieces.parts() * task.channel_blocks();
+  const auto gate_units = ABPN_FOR_ISA(gate_units);
+  std::atomic<bool> ordinary{true};
+  if (units > 0)
+    torch::stable::parallel_for(
+        0, units, 1, [&](int64_t begin, int64_t end) { gate_units(task, pieces, begin, end, ordinary); });
+  return ordinary;
 }
 
 }  // namespace abpn
@@ -76,106 +49,289 @@ void gated_conv_finish(Tensor joined, std::optional<Tensor> low, std::optional<T
 
 #include "gate.h"
 
-// `count` channels of one pixel; `buffer` holds them where they are not float.
-inline const float* channels_at(const Picture& picture, const char* from, int64_t count, float* buffer) {
-  if (picture.kind == Kind::f32) return reinterpret_cast<const float*>(from);
-  decode(picture.kind, from, buffer, count);
-  return buffer;
-}
+#include "repeat.h"
 
-// Three rows of the mask around one row of the image, 0 outside, from column -1 on.
-struct MaskRows {
-  float* rows;
-  int64_t step;
+#include "gated_rows.h"
 
-  void load(const Picture& mask, int64_t n, int64_t y) {
-    for (int64_t dy = 0; dy < 3; ++dy) {
-      if (y + dy >= 1 && y + dy <= mask.height)
-        load_rows(mask, n, y + dy - 1, 0, mask.width, rows + dy * step + 1, step);
-      else
-        std::fill(rows + dy * step, rows + (dy + 1) * step, 0.0f);
+// What the products take of a part: of every channel a plane for each product, a coarse pixel after the other.
+class TransformedPart {
+ public:
+  static int64_t floats(const GatedConv& task, const GatedCut& pieces) {
+    return plane(pieces) * (9 * task.features_channels() + 16 * fine_channels(task)) +
+           line(pieces) * (9 * task.features_channels() + 16 * fine_channels(task)) + GatedRows::floats(task, pieces);
+  }
+
+  TransformedPart(const GatedConv& task, const GatedCut& pieces, Scratch& scratch)
+      : task_(task),
+        pieces_(pieces),
+        plane_(plane(pieces)),
+        line_(line(pieces)),
+        features_(scratch.take(9 * task.features_channels() * plane_)),
+        skip_(scratch.take(16 * fine_channels(task) * plane_)),
+        features_lines_(scratch.take(9 * task.features_channels() * line_)),
+        skip_lines_(scratch.take(16 * fine_channels(task) * line_)),
+        rows_(task, pieces, scratch) {}
+
+  static int64_t fine_channels(const GatedConv& task) { return task.skip.channels + (task.mask ? 1 : 0); }
+
+  int64_t plane() const { return plane_; }
+  const float* features(int product) const { return features_ + product * task_.features_channels() * plane_; }
+  const float* skip(int product) const { return skip_ + product * fine_channels(task_) * plane_; }
+
+  // Whether all values of the part are ordinary: an infinity, NaN or a huge one would spread to all four phases.
+  bool read(int64_t n, int64_t row, int64_t column) {
+    rows_.start(n, column);
+    magnitude_ = Magnitude();
+    for (int64_t r = 0; r < pieces_.rows; ++r) {
+      const int64_t i = row + r;
+      if (task_.features) {
+        for (int64_t y = r == 0 ? i - 1 : i + 1; y <= i + 1; ++y) read_features(y);
+        transform_features(i, r * pieces_.columns);
+      }
+      for (int64_t y = r == 0 ? 2 * i - 1 : 2 * i + 1; y <= 2 * i + 2; ++y) {
+        read_fine(task_.skip, y, 0);
+        if (task_.mask) read_fine(*task_.mask, y, task_.skip.channels);
+      }
+      transform_skip(i, r * pieces_.columns);
+    }
+    return magnitude_.within(most);
+  }
+
+ private:
+  static constexpr float most = 1024.0f;
+
+  static int64_t line(const GatedCut& pieces) { return whole_vectors(pieces.columns); }
+  // An odd number of cache lines: planes a multiple of 4 KB apart would displace each other.
+  static int64_t plane(const GatedCut& pieces) {
+    return (pieces.rows * pieces.columns + GatedResults::overrun) / 32 * 32 + 48;
+  }
+
+  // Three lines of a channel in one of three rows, four in one of four.
+  float* features_line(int64_t y, int64_t c) const {
+    return features_lines_ + ((y + 3) % 3 * task_.features_channels() + c) * 3 * line_;
+  }
+  float* skip_line(int64_t y, int64_t c) const {
+    return skip_lines_ + ((y & 3) * fine_channels(task_) + c) * 4 * line_;
+  }
+
+  void read_features(int64_t y) {
+    const bool inside = rows_.read_coarse(y);
+    for (int64_t c = 0; c < task_.features->channels; ++c) {
+      float* to = features_line(y, c);
+      if (!inside) {
+        std::fill(to, to + 3 * line_, 0.0f);
+        continue;
+      }
+      const float* from = rows_.coarse(c);
+      for (int64_t x = 0; x < pieces_.columns; x += lanes) {
+        const Vec here = load(from + x);
+        magnitude_.add(here);
+        store(to + x, load(from + x - 1) - here);
+        store(to + line_ + x, here);
+        store(to + 2 * line_ + x, load(from + x + 1) - here);
+      }
     }
   }
+
+  void read_fine(const Picture& picture, int64_t y, int64_t first) {
+    const bool inside = rows_.read_fine(picture, y);
+    for (int64_t c = 0; c < picture.channels; ++c) {
+      float* to = skip_line(y, first + c);
+      if (!inside) {
+        std::fill(to, to + 4 * line_, 0.0f);
+        continue;
+      }
+      rows_.split(c);
+      const float *even = rows_.even(), *odd = rows_.odd();
+      for (int64_t x = 0; x < pieces_.columns; x += lanes) {
+        const Vec d0 = load(odd + x - 1), d1 = load(even + x), d2 = load(odd + x), d3 = load(even + x + 1);
+        magnitude_.add(d1);
+        magnitude_.add(d2);
+        store(to + x, d0 - d2);
+        store(to + line_ + x, d1 + d2);
+        store(to + 2 * line_ + x, d2 - d1);
+        store(to + 3 * line_ + x, d1 - d3);
+      }
+    }
+  }
+
+  // In whole vectors: what they write past the end of a row is overwritten by the next.
+  void transform_features(int64_t y, int64_t place) const {
+    const int64_t channels = task_.features->channels, product = channels * plane_;
+    for (int64_t c = 0; c < channels; ++c) {
+      const float *above = features_line(y - 1, c), *here = features_line(y, c), *below = features_line(y + 1, c);
+      for (int64_t across = 0; across < 3; ++across) {
+        float* to = features_ + across * product + c * plane_ + place;
+        for (int64_t x = 0; x < pieces_.columns; x += lanes) {
+          const int64_t at = across * line_ + x;
+          const Vec b = load(here + at);
+          store(to + x, load(above + at) - b);
+          store(to + 3 * product + x, b);
+          store(to + 6 * product + x, load(below + at) - b);
+        }
+      }
+    }
+  }
+
+  void transform_skip(int64_t y, int64_t place) const {
+    const int64_t channels = fine_channels(task_), product = channels * plane_;
+    for (int64_t c = 0; c < channels; ++c) {
+      const float *row0 = skip_line(2 * y - 1, c), *row1 = skip_line(2 * y, c);
+      const float *row2 = skip_line(2 * y + 1, c), *row3 = skip_line(2 * y + 2, c);
+      for (int64_t across = 0; across < 4; ++across) {
+        float* to = skip_ + across * product + c * plane_ + place;
+        for (int64_t x = 0; x < pieces_.columns; x += lanes) {
+          const int64_t at = across * line_ + x;
+          const Vec d0 = load(row0 + at), d1 = load(row1 + at), d2 = load(row2 + at), d3 = load(row3 + at);
+          store(to + x, d0 - d2);
+          store(to + 4 * product + x, d1 + d2);
+          store(to + 8 * product + x, d2 - d1);
+          store(to + 12 * product + x, d1 - d3);
+        }
+      }
+    }
+  }
+
+  const GatedConv& task_;
+  const GatedCut& pieces_;
+  const int64_t plane_, line_;
+  float *const features_, *const skip_, *const features_lines_, *const skip_lines_;
+  GatedRows rows_;
+  Magnitude magnitude_;
 };
 
-// The sums of one group and channel: of the joined convolution, of the phase, of the mask's nine taps.
-template <bool masked>
-inline Vec summed(const float* joined, const float* low, const float* taps, const float* mask, int64_t row, int64_t step) {
-  Vec sum = load(joined);
-  if (low != nullptr) sum = sum + load(low);
-  if constexpr (masked)
-    for (int tap = 0; tap < 9; ++tap)
-      sum = multiply_add(broadcast(mask[tap / 3 * row + tap % 3]), load(taps + tap * step), sum);
-  return sum;
+// One product of some pixels, for all channels that are read, plus the bias. A function of its own, or the compiler moves
+// sums from register to register.
+template <int groups, int outs, int vectors>
+[[gnu::noinline]] void multiply(const float* pixels, int64_t step, int64_t channels, const float* weights,
+                                const float* bias, float* to) {
+  GatedSums<groups, outs, vectors> sums;
+  sums.each([&](auto g, auto o, auto, Vec& sum) ABPN_INLINED {
+    sum = broadcast(bias == nullptr ? 0.0f : bias[g * packed_channels<groups> + o]);
+  });
+  sums.add(pixels, step, channels, weights);
+  sums.each([&](auto g, auto o, auto v, Vec& sum) ABPN_INLINED {
+    store(to + ((g * outs + o) * vectors + v) * lanes, sum);
+  });
 }
 
-template <int groups, bool masked>
-inline void finish_pixel(const GatedFinish& task, const float* joined, const float* low, const float* mask, float* to) {
-  const int64_t width = task.width, step = 2 * width, row = task.out.width + 2;
-  const float *taps = masked ? task.mask_weight : joined, *low_gate = low == nullptr ? nullptr : low + width;
-  const Vec slope = broadcast(task.negative_slope);
-  for (int64_t c = 0; c < width; c += lanes) {
-    const Vec feature = summed<masked>(joined + c, low == nullptr ? nullptr : low + c, taps + c, mask, row, step);
-    if constexpr (groups == 1) {
-      store(to + c, leaky_relu(feature, slope));
-    } else {
-      const float* gate_taps = masked ? taps + width + c : taps;
-      const Vec gate =
-          summed<masked>(joined + width + c, low == nullptr ? nullptr : low_gate + c, gate_taps, mask, row, step);
-      if constexpr (groups == 2)
-        store(to + c, gated(feature, gate, slope));
-      else
-        store(to + c, gated(feature, gate, load(joined + 2 * width + c), slope));
-    }
+struct FourPhases {
+  Vec y[4];
+};
+
+// From 16 products, `step` floats apart.
+inline FourPhases phases_of_skip(const float* m, int64_t step) {
+  Vec above[4], below[4];
+  for (int across = 0; across < 4; ++across, m += step) {
+    const Vec m0 = load(m), m1 = load(m + 4 * step), m2 = load(m + 8 * step), m3 = load(m + 12 * step);
+    above[across] = m0 + m1 + m2;
+    below[across] = m1 - m2 - m3;
   }
+  return {above[0] + above[1] + above[2], above[1] - above[2] - above[3], below[0] + below[1] + below[2],
+          below[1] - below[2] - below[3]};
 }
 
-template <class T>
-void scatter_channels(const T* from, char* to, int64_t stride, int64_t count) {
-  scatter(from, reinterpret_cast<T*>(to), stride, count);
-}
-
-inline void store_channels(const Picture& out, const float* from, char* to) {
-  if (out.stride[1] == 1) return encode(out.kind, from, to, out.channels);
-  if (out.kind == Kind::f32) return scatter_channels(from, to, out.stride[1], out.channels);
-  uint16_t raw[chunk];
-  for (int64_t c = 0; c < out.channels; c += chunk) {
-    const int64_t some = std::min(chunk, out.channels - c);
-    encode(out.kind, from + c, raw, some);
-    scatter_channels(raw, to + c * out.stride[1] * out.element_size, out.stride[1], some);
+// From 9 products.
+inline void add_phases_of_features(FourPhases& sums, const float* m, int64_t step) {
+  Vec left[3], right[3];
+  for (int down = 0; down < 3; ++down, m += 3 * step) {
+    const Vec here = load(m + step);
+    left[down] = load(m) + here;
+    right[down] = here + load(m + 2 * step);
   }
+  sums = {sums.y[0] + (left[0] + left[1]), sums.y[1] + (right[0] + right[1]), sums.y[2] + (left[1] + left[2]),
+          sums.y[3] + (right[1] + right[2])};
 }
 
-template <int groups, bool masked>
-void finish(const GatedFinish& task, int64_t begin, int64_t end) {
-  const Picture& out = task.out;
-  const int64_t width = task.width, phase = std::min(groups, 2) * width;
-  Scratch scratch((groups + 2 + 1) * width + 3 * (out.width + 2));
-  float *joined_floats = scratch.take(groups * width), *low_floats = scratch.take(2 * width), *result = scratch.take(width);
-  MaskRows mask{scratch.take(3 * (out.width + 2)), out.width + 2};
-  const bool direct = out.kind == Kind::f32 && out.stride[1] == 1 && out.channels == width;
-  for (int64_t row = begin; row < end; ++row) {
-    const int64_t n = row / out.height, y = row % out.height;
-    if constexpr (masked) mask.load(*task.mask, n, task.row + y);
-    for (int64_t x = 0; x < out.width; ++x) {
-      const float* joined = channels_at(task.joined, task.joined.address(n, 0, y, x), groups * width, joined_floats);
-      const float* low = nullptr;
-      if (task.low) {
-        const int64_t below = y & 1, right = x & 1;
-        low = channels_at(*task.low, task.low->address(n, (2 * below + right) * phase, y / 2 + below, x / 2 + right), phase,
-                          low_floats);
+template <int groups, int outs>
+class GatedUnit {
+ public:
+  GatedUnit(const GatedConv& task, const GatedCut& pieces)
+      : task_(task),
+        pieces_(pieces),
+        scratch_(TransformedPart::floats(task, pieces) + GatedResults::floats(pieces, outs) + products * tile),
+        part_(task, pieces, scratch_),
+        results_(task, pieces, scratch_, outs),
+        skip_products_(scratch_.take(16 * groups * tile)),
+        features_products_(scratch_.take(9 * with_gates<groups> * tile)) {}
+
+  void run(int64_t begin, int64_t end, std::atomic<bool>& ordinary) {
+    int64_t n = 0, row = 0, column = 0, held = -1;
+    for (int64_t unit = begin; unit < end; ++unit) {
+      const int64_t part = unit / task_.channel_blocks(), block = unit % task_.channel_blocks();
+      if (part != held) {
+        n = part / pieces_.parts();
+        row = part % pieces_.parts() / pieces_.blocks * pieces_.rows;
+        column = part % pieces_.blocks * pieces_.columns;
+        if (!part_.read(n, row, column)) ordinary = false;
+        held = part;
       }
-      char* to = out.address(n, 0, y, x);
-      finish_pixel<groups, masked>(task, joined, low, mask.rows + x, direct ? reinterpret_cast<float*>(to) : result);
-      if (!direct) store_channels(out, result, to);
+      if (!ordinary) return;
+      for (int first = 0; first < packed; first += outs) {
+        const int64_t count = std::min<int64_t>(outs, task_.out.channels - block * packed - first);
+        if (count <= 0) break;
+        each_tile<most_vectors<groups, outs>>(pieces_.rows * pieces_.columns,
+                                              [&](int64_t q, auto vectors) { compute<vectors>(block, first, q); });
+        results_.write(n, row, column, block * packed + first, count);
+      }
     }
   }
-}
 
-inline void finish_rows(const GatedFinish& task, int64_t begin, int64_t end) {
-  if (task.groups == 1) return finish<1, false>(task, begin, end);
-  if (task.groups == 2) return task.mask ? finish<2, true>(task, begin, end) : finish<2, false>(task, begin, end);
-  return task.mask ? finish<3, true>(task, begin, end) : finish<3, false>(task, begin, end);
+ private:
+  static constexpr int packed = packed_channels<groups>;
+  // Floats of a tile for each group; all products of one.
+  static constexpr int64_t tile = outs * most_vectors<groups, outs> * lanes;
+  static constexpr int64_t products = 16 * groups + 9 * with_gates<groups>;
+
+  template <int vectors>
+  void compute(int64_t block, int first, int64_t q) const {
+    constexpr int gates = with_gates<groups>;
+    const int64_t fine = TransformedPart::fine_channels(task_), coarse = task_.features_channels();
+    const float* bias = task_.bias + block * groups * packed + first;
+    for (int product = 0; product < 16; ++product) {
+      const float* weights = task_.skip_weight + (block * 16 + product) * fine * groups * packed + first;
+      // The one that all four phases add.
+      multiply<groups, outs, vectors>(part_.skip(product) + q, part_.plane(), fine, weights, product == 5 ? bias : nullptr,
+                                      skip_products_ + product * groups * tile);
+    }
+    for (int product = 0; task_.features && product < 9; ++product) {
+      const float* weights = task_.features_weight + (block * 9 + product) * coarse * gates * packed + first;
+      multiply<gates, outs, vectors>(part_.features(product) + q, part_.plane(), coarse, weights, nullptr,
+                                     features_products_ + product * gates * tile);
+    }
+    const Vec slope = broadcast(task_.negative_slope);
+    for (int64_t o = 0; o < outs; ++o)
+      for (int64_t v = 0; v < vectors; ++v) finish(o, o * vectors * lanes + v * lanes, outs * vectors * lanes, q + v * lanes, slope);
+  }
+
+  // A vector of each phase, from what lies at `at` in a tile of `group` floats.
+  void finish(int64_t o, int64_t at, int64_t group, int64_t q, Vec slope) const {
+    alignas(64) float sums[4][groups * lanes];
+    for (int64_t g = 0; g < groups; ++g) {
+      FourPhases phases = phases_of_skip(skip_products_ + g * group + at, groups * tile);
+      if (task_.features && g < with_gates<groups>)
+        add_phases_of_features(phases, features_products_ + g * group + at, with_gates<groups> * tile);
+      for (int phase = 0; phase < 4; ++phase) store(sums[phase] + g * lanes, phases.y[phase]);
+    }
+    for (int phase = 0; phase < 4; ++phase) store(results_.at(phase, o) + q, finished<groups>(sums[phase], lanes, slope));
+  }
+
+  const GatedConv& task_;
+  const GatedCut& pieces_;
+  Scratch scratch_;
+  TransformedPart part_;
+  GatedResults results_;
+  float *const skip_products_, *const features_products_;
+};
+
+inline void gate_units(const GatedConv& task, const GatedCut& pieces, int64_t begin, int64_t end,
+                       std::atomic<bool>& ordinary) {
+  // The network's last has three channels.
+  constexpr int three = lanes == 16 ? 3 : 2;
+  if (task.groups == 1) return GatedUnit<1, most_outs<1>>(task, pieces).run(begin, end, ordinary);
+  if (task.groups == 2) return GatedUnit<2, most_outs<2>>(task, pieces).run(begin, end, ordinary);
+  if (task.out.channels == 3) return GatedUnit<3, three>(task, pieces).run(begin, end, ordinary);
+  return GatedUnit<3, most_outs<3>>(task, pieces).run(begin, end, ordinary);
 }
 
 #endif

@@ -32,11 +32,11 @@ STABLE_TORCH_LIBRARY(abpn_fast_cpu, library) {
       "Tensor weight2, Tensor bias2, Tensor j, Tensor k, float strength, Tensor? mask, float? mask_threshold, "
       "Tensor(a!) out) -> ()");
   library.def(
-      "gated_conv_finish(Tensor joined, Tensor? low, Tensor? mask, Tensor? mask_weight, int width, int row, "
-      "float negative_slope, Tensor(a!) out) -> ()");
+      "gated_conv(Tensor? features, Tensor skip, Tensor? mask, Tensor? features_weight, Tensor skip_weight, Tensor bias, "
+      "int groups, float negative_slope, Tensor(a!) out) -> bool");
   library.def(
-      "gated_conv_picture(Tensor features, Tensor skip, Tensor? mask, Tensor weight, Tensor bias, Tensor? skip_weight, "
-      "Tensor? skip_bias, float negative_slope, Tensor(a!) out) -> ()");
+      "gated_conv_directly(Tensor? features, Tensor skip, Tensor? mask, Tensor? features_weight, Tensor? mask_weight, "
+      "Tensor skip_weight, Tensor bias, int groups, float negative_slope, Tensor(a!) out) -> ()");
   library.def(
       "gated_conv_tiles(Tensor features, Tensor skip, Tensor? mask, Tensor weight, Tensor bias, Tensor? skip_weight, "
       "Tensor? skip_bias, float negative_slope, int kernel, bool phased, int multiprocessors, Tensor(a!) out) -> ()");
@@ -56,8 +56,8 @@ STABLE_TORCH_LIBRARY_IMPL(abpn_fast_cpu, CPU, library) {
   library.impl("laplacian_decompose", TORCH_BOX(&abpn::laplacian_decompose));
   library.impl("upsample_refine", TORCH_BOX(&abpn::upsample_refine));
   library.impl("upsample_refine_blend", TORCH_BOX(&abpn::upsample_refine_blend));
-  library.impl("gated_conv_finish", TORCH_BOX(&abpn::gated_conv_finish));
-  library.impl("gated_conv_picture", TORCH_BOX(&abpn::gated_conv_picture));
+  library.impl("gated_conv", TORCH_BOX(&abpn::gated_conv));
+  library.impl("gated_conv_directly", TORCH_BOX(&abpn::gated_conv_directly));
   library.impl("gated_conv_tiles", TORCH_BOX(&abpn::gated_conv_tiles));
 }
 

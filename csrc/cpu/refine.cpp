@@ -61,6 +61,8 @@ void refine(const Refinement& refinement) {
 
 #include "polynomial.h"
 
+#include "repeat.h"
+
 #include "upsampling.h"
 
 #include "refining_convolutions.h"

@@ -26,12 +26,16 @@ void upsample_refine_blend(Tensor blend_low, Tensor image, Tensor image_low, Ten
                            Tensor weight2, Tensor bias2, Tensor j, Tensor k, double strength,
                            std::optional<Tensor> mask, std::optional<double> mask_threshold, Tensor out);
 
-void gated_conv_finish(Tensor joined, std::optional<Tensor> low, std::optional<Tensor> mask,
-                       std::optional<Tensor> mask_weight, int64_t width, int64_t row, double negative_slope, Tensor out);
+// With filters packed by abpn_fast/backends/packed_filters.py, `groups` of channels: features, gates and kept. False, and
+// nothing in `out`, where a value is too large or not finite.
+bool gated_conv(std::optional<Tensor> features, Tensor skip, std::optional<Tensor> mask,
+                std::optional<Tensor> features_weight, Tensor skip_weight, Tensor bias, int64_t groups,
+                double negative_slope, Tensor out);
 
-void gated_conv_picture(Tensor features, Tensor skip, std::optional<Tensor> mask, Tensor weight, Tensor bias,
-                        std::optional<Tensor> skip_weight, std::optional<Tensor> skip_bias, double negative_slope,
-                        Tensor out);
+// Any values, and odd sizes; into a result of half the size with a stride of 2.
+void gated_conv_directly(std::optional<Tensor> features, Tensor skip, std::optional<Tensor> mask,
+                         std::optional<Tensor> features_weight, std::optional<Tensor> mask_weight, Tensor skip_weight,
+                         Tensor bias, int64_t groups, double negative_slope, Tensor out);
 
 // By the plan of the GPU's kernel `kernel` (gated_plan.h), in float32.
 void gated_conv_tiles(Tensor features, Tensor skip, std::optional<Tensor> mask, Tensor weight, Tensor bias,

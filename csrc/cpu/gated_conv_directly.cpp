@@ -1,0 +1,251 @@
+// Convolutions of every size and stride, and of any values, tap by tap: pixels are in the vectors, all sums of some channels
+// in registers.
+#ifndef ABPN_ISA
+
+#include <torch/csrc/stable/ops.h>
+
+#include "gated_conv.h"
+#include "operators.h"
+
+#define ABPN_SOURCE "../cpu/gated_conv_directly.cpp"
+#include "each_isa.h"
+
+namespace abpn {
+
+void gated_conv_directly(std::optional<Tensor> features, Tensor skip, std::optional<Tensor> mask,
+                         std::optional<Tensor> features_weight, std::optional<Tensor> mask_weight, Tensor skip_weight,
+                         Tensor bias, int64_t groups, double negative_slope, Tensor out) {
+  GatedConv task = gated_conv_task(features, skip, mask, bias, groups, negative_slope, out);
+  if (features.has_value() != features_weight.has_value() || mask.has_value() != mask_weight.has_value())
+    throw std::runtime_error("there must be filters for features and mask where these are");
+  const int64_t channels = task.channel_blocks() * task.packed_channels(), gated = std::min<int64_t>(groups, 2) * channels;
+  task.skip_weight = packed_filters(skip_weight, 9 * task.skip.channels * groups * channels);
+  if (mask) task.mask_weight = packed_filters(*mask_weight, 9 * gated);
+  if (features)
+    task.features_weight = packed_filters(*features_weight, (task.even() ? 16 : 9) * task.features_channels() * gated);
+  const GatedCut pieces = cut(task, (task.even() ? 3 : 8) * task.features_channels() + 8 * (task.skip.channels + 1), 2);
+  const int64_t units = task.out.count * pieces.parts() * task.channel_blocks();
+  const auto gate_units_directly = ABPN_FOR_ISA(gate_units_directly);
+  if (units > 0)
+    torch::stable::parallel_for(0, units, 1,
+                                [&](int64_t begin, int64_t end) { gate_units_directly(task, pieces, begin, end); });
+}
+
+}  // namespace abpn
+
+#else
+
+#include "gate.h"
+
+#include "repeat.h"
+
+#include "gated_rows.h"
+
+// One plane per channel, from the row above the part on. A tap is a place in a plane for every pixel, and neighbours stay
+// neighbours from row to row, so that vectors need not end with one: of the features there are three planes per channel,
+// shifted by -1, 0 and 1 column; of pictures as fine as the result eight, of their even and odd rows, each with columns
+// 2 j - 1, 2 j, 2 j + 1 and 2 j + 2 for coarse column j.
+class ShiftedPart {
+ public:
+  static int64_t floats(const GatedConv& task, const GatedCut& pieces) {
+    const int64_t planes = features_planes(task) * task.features_channels() + 8 * (task.skip.channels + 1);
+    return plane(pieces) * planes + GatedRows::floats(task, pieces);
+  }
+
+  ShiftedPart(const GatedConv& task, const GatedCut& pieces, Scratch& scratch)
+      : task_(task),
+        pieces_(pieces),
+        plane_(plane(pieces)),
+        features_(scratch.take(plane_ * features_planes(task) * task.features_channels())),
+        skip_(scratch.take(plane_ * 8 * task.skip.channels)),
+        mask_(scratch.take(plane_ * 8)),
+        rows_(task, pieces, scratch) {}
+
+  int64_t plane() const { return plane_; }
+  const float* features() const { return features_ + pieces_.columns; }
+  const float* skip() const { return skip_ + pieces_.columns; }
+  const float* mask() const { return mask_ + pieces_.columns; }
+
+  void read(int64_t n, int64_t row, int64_t column) {
+    rows_.start(n, column);
+    for (int64_t r = 0; r < pieces_.rows + 2; ++r) {
+      const int64_t y = row + r - 1, place = r * pieces_.columns;
+      if (task_.features) read_features(y, features_ + place);
+      for (int64_t odd = 0; odd < 2; ++odd) {
+        read_fine(task_.skip, 2 * y + odd, skip_ + place + 4 * odd * plane_);
+        if (task_.mask) read_fine(*task_.mask, 2 * y + odd, mask_ + place + 4 * odd * plane_);
+      }
+    }
+  }
+
+ private:
+  static int64_t features_planes(const GatedConv& task) { return task.even() ? 3 : 8; }
+  // An odd number of cache lines: planes a multiple of 4 KB apart would displace each other.
+  static int64_t plane(const GatedCut& pieces) {
+    return ((pieces.rows + 2) * pieces.columns + GatedResults::overrun) / 32 * 32 + 48;
+  }
+
+  void read_features(int64_t y, float* to) {
+    const bool inside = rows_.read_coarse(y);
+    const int64_t channels = task_.features->channels;
+    if (task_.even()) {
+      for (int64_t c = 0; c < channels; ++c)
+        for (int64_t shift = 0; shift < 3; ++shift, to += plane_)
+          copy(inside ? rows_.coarse(c) + shift - 1 : nullptr, to);
+      return;
+    }
+    // The last row or column of the features is there once, not twice.
+    if (inside) rows_.upsample();
+    spread(inside, channels, to);
+    spread(inside && 2 * y + 1 < task_.skip.height, channels, to + 4 * plane_);
+  }
+
+  void read_fine(const Picture& picture, int64_t y, float* to) {
+    spread(rows_.read_fine(picture, y), picture.channels, to);
+  }
+
+  void spread(bool inside, int64_t channels, float* to) {
+    for (int64_t c = 0; c < channels; ++c, to += 8 * plane_) {
+      if (inside) rows_.split(c);
+      const float *even = inside ? rows_.even() : nullptr, *odd = inside ? rows_.odd() : nullptr;
+      copy(inside ? odd - 1 : nullptr, to);
+      copy(even, to + plane_);
+      copy(odd, to + 2 * plane_);
+      copy(inside ? even + 1 : nullptr, to + 3 * plane_);
+    }
+  }
+
+  // In whole vectors: what they write past the end of a row is overwritten by the next.
+  void copy(const float* from, float* to) const {
+    for (int64_t x = 0; x < pieces_.columns; x += lanes) store(to + x, from == nullptr ? broadcast(0.0f) : load(from + x));
+  }
+
+  const GatedConv& task_;
+  const GatedCut& pieces_;
+  const int64_t plane_;
+  float *const features_, *const skip_, *const mask_;
+  GatedRows rows_;
+};
+
+// One kind of input of a tile: where its planes are, and its filters for the channels at hand.
+struct ShiftedSource {
+  const float* planes;
+  int64_t step, channels;
+  int taps;
+  int64_t offsets[9];
+  const float* weights;
+};
+
+struct ShiftedSources {
+  ShiftedSource features, mask, skip;
+  const float* bias;
+};
+
+// All sums of some pixels, from q on. A function of its own, or the compiler moves sums from register to register.
+template <int groups, int outs, int vectors>
+[[gnu::noinline]] void sum_tile(const ShiftedSources& sources, int64_t q, float* to) {
+  GatedSums<groups, outs, vectors> sums;
+  sums.each([&](auto g, auto o, auto, Vec& sum) ABPN_INLINED {
+    sum = broadcast(sources.bias[g * packed_channels<groups> + o]);
+  });
+  const auto add = [&](const ShiftedSource& source, auto used) ABPN_INLINED {
+    const float* weights = source.weights;
+    for (int tap = 0; tap < source.taps; ++tap, weights += source.channels * used * packed_channels<groups>)
+      sums.template add<used>(source.planes + source.offsets[tap] + q, source.step, source.channels, weights);
+  };
+  add(sources.features, std::integral_constant<int, with_gates<groups>>{});
+  add(sources.mask, std::integral_constant<int, with_gates<groups>>{});
+  add(sources.skip, std::integral_constant<int, groups>{});
+  sums.each([&](auto g, auto o, auto v, Vec& sum) ABPN_INLINED {
+    store(to + ((g * outs + o) * vectors + v) * lanes, sum);
+  });
+}
+
+template <int groups>
+class DirectUnit {
+ public:
+  DirectUnit(const GatedConv& task, const GatedCut& pieces)
+      : task_(task),
+        pieces_(pieces),
+        scratch_(ShiftedPart::floats(task, pieces) + GatedResults::floats(pieces, outs)),
+        part_(task, pieces, scratch_),
+        results_(task, pieces, scratch_, outs) {}
+
+  void run(int64_t begin, int64_t end) {
+    int64_t n = 0, row = 0, column = 0, held = -1;
+    for (int64_t unit = begin; unit < end; ++unit) {
+      const int64_t part = unit / task_.channel_blocks(), block = unit % task_.channel_blocks();
+      if (part != held) {
+        n = part / pieces_.parts();
+        row = part % pieces_.parts() / pieces_.blocks * pieces_.rows;
+        column = part % pieces_.blocks * pieces_.columns;
+        part_.read(n, row, column);
+        held = part;
+      }
+      for (int first = 0; first < packed; first += outs) {
+        const int64_t count = std::min<int64_t>(outs, task_.out.channels - block * packed - first);
+        if (count <= 0) break;
+        for (int phase = 0; phase < (task_.halved() ? 1 : 4); ++phase) {
+          const ShiftedSources from = sources(block, first, phase);
+          each_tile<most_vectors<groups, outs>>(
+              pieces_.rows * pieces_.columns, [&](int64_t q, auto vectors) { compute<vectors>(from, q, phase); });
+        }
+        results_.write(n, row, column, block * packed + first, count);
+      }
+    }
+  }
+
+ private:
+  static constexpr int packed = packed_channels<groups>, outs = most_outs<groups>, gates = with_gates<groups>;
+
+  ShiftedSources sources(int64_t block, int first, int phase) const {
+    const int64_t row = pieces_.columns, plane = part_.plane(), below = phase / 2, right = phase % 2;
+    const int64_t features = task_.features_channels(), fine = task_.skip.channels;
+    ShiftedSources all{{part_.features(), 3 * plane, features, task_.features ? 4 : 0, {}, nullptr},
+                       {part_.mask(), 8 * plane, 1, task_.mask ? 9 : 0, {}, nullptr},
+                       {part_.skip(), 8 * plane, fine, 9, {}, nullptr},
+                       task_.bias + block * groups * packed + first};
+    for (int64_t tap = 0; tap < 4; ++tap)
+      all.features.offsets[tap] = (right + tap % 2) * plane + (below + tap / 2 - 1) * row;
+    for (int64_t tap = 0; tap < 9; ++tap) {
+      const int64_t y = below + tap / 3 - 1;
+      all.skip.offsets[tap] = all.mask.offsets[tap] = (4 * (y & 1) + right + tap % 3) * plane + (y >> 1) * row;
+    }
+    if (task_.features && !task_.even()) {
+      all.features.step = 8 * plane;
+      all.features.taps = 9;
+      std::copy(all.skip.offsets, all.skip.offsets + 9, all.features.offsets);
+    }
+    const int64_t set = task_.even() ? phase * task_.channel_blocks() + block : block;
+    if (task_.features)
+      all.features.weights = task_.features_weight + set * all.features.taps * features * gates * packed + first;
+    if (task_.mask) all.mask.weights = task_.mask_weight + block * 9 * gates * packed + first;
+    all.skip.weights = task_.skip_weight + block * 9 * fine * groups * packed + first;
+    return all;
+  }
+
+  template <int vectors>
+  void compute(const ShiftedSources& sources, int64_t q, int phase) const {
+    constexpr int64_t group = outs * vectors * lanes;
+    alignas(64) float sums[groups * group];
+    sum_tile<groups, outs, vectors>(sources, q, sums);
+    const Vec slope = broadcast(task_.negative_slope);
+    for (int64_t o = 0; o < outs; ++o)
+      for (int64_t v = 0; v < vectors; ++v)
+        store(results_.at(phase, o) + q + v * lanes, finished<groups>(sums + (o * vectors + v) * lanes, group, slope));
+  }
+
+  const GatedConv& task_;
+  const GatedCut& pieces_;
+  Scratch scratch_;
+  ShiftedPart part_;
+  GatedResults results_;
+};
+
+inline void gate_units_directly(const GatedConv& task, const GatedCut& pieces, int64_t begin, int64_t end) {
+  if (task.groups == 1) return DirectUnit<1>(task, pieces).run(begin, end);
+  if (task.groups == 2) return DirectUnit<2>(task, pieces).run(begin, end);
+  return DirectUnit<3>(task, pieces).run(begin, end);
+}
+
+#endif
