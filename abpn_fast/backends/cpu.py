@@ -20,6 +20,8 @@ from abpn_fast.prepared import Arranged, from_tensors
 INSTRUCTION_SETS = ("portable", "avx2", "avx512")
 _VARIABLE = "ABPN_FAST_CPU_ISA"
 _PRECISION = "ABPN_FAST_CPU_PRECISION"
+# Of fewer channels the transformed pixels cost more than they save.
+_LEAST_CHANNELS = 8
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.uint8)
 
 
@@ -97,11 +99,12 @@ def gated_conv(
     out: Tensor,
 ) -> None:
     filters, sizes = (weight, bias, skip_weight, skip_bias), (features.shape[1], skip.shape[1])
-    if _is_even(skip):
+    if _is_even(skip) and out.shape[1] >= _LEAST_CHANNELS:
         packed = from_tensors(("packed", sizes), filters, lambda: pack(filters, 1, *sizes))
         _convolve(features, skip, mask, packed, negative_slope, out)
     else:
-        direct = from_tensors(("direct", sizes), filters, lambda: pack_directly(filters, 1, *sizes, even=False))
+        even = _is_even(skip)
+        direct = from_tensors(("direct", sizes, even), filters, lambda: pack_directly(filters, 1, *sizes, even))
         _convolve_directly(features, skip, _resized(mask, skip), direct, negative_slope, out)
 
 
@@ -130,7 +133,18 @@ def attention(
     weight: Tensor, bias: Tensor, skip_weight: Tensor | None, skip_bias: Tensor | None, negative_slope: float
 ) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
     """``gated_conv`` of even sizes with filters that must not change."""
-    return _joined((weight, bias, skip_weight, skip_bias), 1, negative_slope)
+    filters = weight, bias, skip_weight, skip_bias
+    if len(bias) >= 2 * _LEAST_CHANNELS:
+        return _joined(filters, 1, negative_slope)
+    kept = Arranged[Filters, DirectFilters](filters)
+
+    def run(features: Tensor, skip: Tensor, mask: Tensor | None) -> Tensor:
+        out = skip.new_empty((skip.shape[0], len(bias) // 2, *skip.shape[2:]))
+        direct = kept.get(lambda filters: pack_directly(filters, 1, features.shape[1], skip.shape[1], even=True))
+        _convolve_directly(features, skip, _resized(mask, skip), direct, negative_slope, out)
+        return out
+
+    return run
 
 
 def _joined(filters: Filters, gates: int, negative_slope: float) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:

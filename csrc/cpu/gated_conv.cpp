@@ -34,7 +34,7 @@ bool gated_conv(std::optional<Tensor> features, Tensor skip, std::optional<Tenso
     task.features_weight =
         packed_filters(*features_weight, 9 * task.features_channels() * std::min<int64_t>(groups, 2) * channels);
   const GatedCut pieces = cut(task, 9 * task.features_channels() + 16 * fine_channels, 0);
-  const int64_t units = task.out.count * pieces.parts() * task.channel_blocks();
+  const int64_t units = task.out.count * pieces.parts() * task.channel_sets(pieces);
   const auto gate_units = ABPN_FOR_ISA(gate_units);
   std::atomic<bool> ordinary{true};
   if (units > 0)
@@ -243,95 +243,131 @@ inline void add_phases_of_features(FourPhases& sums, const float* m, int64_t ste
           sums.y[3] + (right[1] + right[2])};
 }
 
-template <int groups, int outs>
+template <int groups>
 class GatedUnit {
  public:
   GatedUnit(const GatedConv& task, const GatedCut& pieces)
       : task_(task),
         pieces_(pieces),
-        scratch_(TransformedPart::floats(task, pieces) + GatedResults::floats(pieces, outs) + products * tile),
+        pixels_(pieces.rows * pieces.columns),
+        // Of one channel block, the products of a tile are in L1 when they are summed.
+        chunk_(pieces.channel_blocks == 1 ? vectors * lanes : pixels_),
+        block_products_((chunk_ + GatedResults::overrun) * products * outs),
+        scratch_(TransformedPart::floats(task, pieces) + GatedResults::floats(pieces, outs) +
+                     pieces.channel_blocks * block_products_,
+                 false),
         part_(task, pieces, scratch_),
         results_(task, pieces, scratch_, outs),
-        skip_products_(scratch_.take(16 * groups * tile)),
-        features_products_(scratch_.take(9 * with_gates<groups> * tile)) {}
+        products_(scratch_.take(pieces.channel_blocks * block_products_)) {}
 
   void run(int64_t begin, int64_t end, std::atomic<bool>& ordinary) {
-    int64_t n = 0, row = 0, column = 0, held = -1;
+    const int64_t sets = task_.channel_sets(pieces_);
+    int64_t held = -1;
     for (int64_t unit = begin; unit < end; ++unit) {
-      const int64_t part = unit / task_.channel_blocks(), block = unit % task_.channel_blocks();
+      const int64_t part = unit / sets, set = unit % sets;
       if (part != held) {
-        n = part / pieces_.parts();
-        row = part % pieces_.parts() / pieces_.blocks * pieces_.rows;
-        column = part % pieces_.blocks * pieces_.columns;
-        if (!part_.read(n, row, column)) ordinary = false;
+        n_ = part / pieces_.parts();
+        row_ = part % pieces_.parts() / pieces_.blocks * pieces_.rows;
+        column_ = part % pieces_.blocks * pieces_.columns;
+        if (!part_.read(n_, row_, column_)) ordinary = false;
         held = part;
       }
       if (!ordinary) return;
-      for (int first = 0; first < packed; first += outs) {
-        const int64_t count = std::min<int64_t>(outs, task_.out.channels - block * packed - first);
-        if (count <= 0) break;
-        each_tile<most_vectors<groups, outs>>(pieces_.rows * pieces_.columns,
-                                              [&](int64_t q, auto vectors) { compute<vectors>(block, first, q); });
-        results_.write(n, row, column, block * packed + first, count);
-      }
+      const int64_t first = set * pieces_.channel_blocks;
+      compute(first, std::min(first + pieces_.channel_blocks, task_.channel_blocks()));
     }
   }
 
  private:
-  static constexpr int packed = packed_channels<groups>;
-  // Floats of a tile for each group; all products of one.
-  static constexpr int64_t tile = outs * most_vectors<groups, outs> * lanes;
-  static constexpr int64_t products = 16 * groups + 9 * with_gates<groups>;
+  static constexpr int packed = packed_channels<groups>, gates = with_gates<groups>;
+  static constexpr int outs = most_outs<groups>, vectors = most_vectors<groups, outs>;
+  // Of a pixel and channel.
+  static constexpr int64_t products = 16 * groups + 9 * gates;
 
-  template <int vectors>
-  void compute(int64_t block, int first, int64_t q) const {
-    constexpr int gates = with_gates<groups>;
-    const int64_t fine = TransformedPart::fine_channels(task_), coarse = task_.features_channels();
-    const float* bias = task_.bias + block * groups * packed + first;
-    for (int product = 0; product < 16; ++product) {
-      const float* weights = task_.skip_weight + (block * 16 + product) * fine * groups * packed + first;
-      // The one that all four phases add.
-      multiply<groups, outs, vectors>(part_.skip(product) + q, part_.plane(), fine, weights, product == 5 ? bias : nullptr,
-                                      skip_products_ + product * groups * tile);
+  // The products of a tile from pixel q of the chunk on.
+  float* tile(int64_t block, int64_t q) const { return products_ + block * block_products_ + q * products * outs; }
+
+  // Channel blocks [begin, end). The outer loop is over products: of one, the pixels of many channels are in cache.
+  void compute(int64_t begin, int64_t end) {
+    for (int first = 0; first < packed; first += outs) {
+      for (int64_t q = 0; q < pixels_; q += chunk_) {
+        const int64_t count = std::min(chunk_, pixels_ - q);
+        for (int product = 0; product < 16; ++product)
+          for (int64_t block = begin; block < end; ++block)
+            each_tile<vectors>(count, [&](int64_t i, auto some) {
+              multiply_skip<some>(product, block, first, q + i, tile(block - begin, i));
+            });
+        for (int product = 0; task_.features && product < 9; ++product)
+          for (int64_t block = begin; block < end; ++block)
+            each_tile<vectors>(count, [&](int64_t i, auto some) {
+              multiply_features<some>(product, block, first, q + i, tile(block - begin, i));
+            });
+        for (int64_t block = begin; block < end; ++block) {
+          each_tile<vectors>(count, [&](int64_t i, auto some) { finish<some>(tile(block - begin, i), q + i); });
+          if (q + count == pixels_) write(block, first);
+        }
+      }
     }
-    for (int product = 0; task_.features && product < 9; ++product) {
-      const float* weights = task_.features_weight + (block * 9 + product) * coarse * gates * packed + first;
-      multiply<gates, outs, vectors>(part_.features(product) + q, part_.plane(), coarse, weights, nullptr,
-                                     features_products_ + product * gates * tile);
-    }
-    const Vec slope = broadcast(task_.negative_slope);
-    for (int64_t o = 0; o < outs; ++o)
-      for (int64_t v = 0; v < vectors; ++v) finish(o, o * vectors * lanes + v * lanes, outs * vectors * lanes, q + v * lanes, slope);
   }
 
-  // A vector of each phase, from what lies at `at` in a tile of `group` floats.
-  void finish(int64_t o, int64_t at, int64_t group, int64_t q, Vec slope) const {
+  template <int some>
+  void multiply_skip(int product, int64_t block, int first, int64_t q, float* to) const {
+    const int64_t channels = TransformedPart::fine_channels(task_);
+    const float* weights = task_.skip_weight + (block * 16 + product) * channels * groups * packed + first;
+    // The product that all four phases add.
+    const float* bias = product == 5 ? task_.bias + block * groups * packed + first : nullptr;
+    multiply<groups, outs, some>(part_.skip(product) + q, part_.plane(), channels, weights, bias,
+                                 to + product * groups * outs * some * lanes);
+  }
+
+  template <int some>
+  void multiply_features(int product, int64_t block, int first, int64_t q, float* to) const {
+    const int64_t channels = task_.features_channels();
+    const float* weights = task_.features_weight + (block * 9 + product) * channels * gates * packed + first;
+    multiply<gates, outs, some>(part_.features(product) + q, part_.plane(), channels, weights, nullptr,
+                                to + (16 * groups + product * gates) * outs * some * lanes);
+  }
+
+  template <int some>
+  void finish(const float* tile, int64_t q) const {
+    constexpr int64_t group = outs * some * lanes;
+    const Vec slope = broadcast(task_.negative_slope);
     alignas(64) float sums[4][groups * lanes];
-    for (int64_t g = 0; g < groups; ++g) {
-      FourPhases phases = phases_of_skip(skip_products_ + g * group + at, groups * tile);
-      if (task_.features && g < with_gates<groups>)
-        add_phases_of_features(phases, features_products_ + g * group + at, with_gates<groups> * tile);
-      for (int phase = 0; phase < 4; ++phase) store(sums[phase] + g * lanes, phases.y[phase]);
-    }
-    for (int phase = 0; phase < 4; ++phase) store(results_.at(phase, o) + q, finished<groups>(sums[phase], lanes, slope));
+    for (int64_t o = 0; o < outs; ++o)
+      for (int64_t v = 0; v < some; ++v) {
+        const float* from = tile + (o * some + v) * lanes;
+        for (int64_t g = 0; g < groups; ++g) {
+          FourPhases phases = phases_of_skip(from + g * group, groups * group);
+          if (task_.features && g < gates)
+            add_phases_of_features(phases, from + (16 * groups + g) * group, gates * group);
+          for (int phase = 0; phase < 4; ++phase) store(sums[phase] + g * lanes, phases.y[phase]);
+        }
+        for (int phase = 0; phase < 4; ++phase)
+          store(results_.at(phase, o) + q + v * lanes, finished<groups>(sums[phase], lanes, slope));
+      }
+  }
+
+  void write(int64_t block, int first) const {
+    const int64_t count = std::min<int64_t>(outs, task_.out.channels - block * packed - first);
+    if (count > 0) results_.write(n_, row_, column_, block * packed + first, count);
   }
 
   const GatedConv& task_;
   const GatedCut& pieces_;
+  const int64_t pixels_, chunk_, block_products_;
   Scratch scratch_;
   TransformedPart part_;
   GatedResults results_;
-  float *const skip_products_, *const features_products_;
+  float* const products_;
+  // The part at hand.
+  int64_t n_ = 0, row_ = 0, column_ = 0;
 };
 
 inline void gate_units(const GatedConv& task, const GatedCut& pieces, int64_t begin, int64_t end,
                        std::atomic<bool>& ordinary) {
-  // The network's last has three channels.
-  constexpr int three = lanes == 16 ? 3 : 2;
-  if (task.groups == 1) return GatedUnit<1, most_outs<1>>(task, pieces).run(begin, end, ordinary);
-  if (task.groups == 2) return GatedUnit<2, most_outs<2>>(task, pieces).run(begin, end, ordinary);
-  if (task.out.channels == 3) return GatedUnit<3, three>(task, pieces).run(begin, end, ordinary);
-  return GatedUnit<3, most_outs<3>>(task, pieces).run(begin, end, ordinary);
+  if (task.groups == 1) return GatedUnit<1>(task, pieces).run(begin, end, ordinary);
+  if (task.groups == 2) return GatedUnit<2>(task, pieces).run(begin, end, ordinary);
+  return GatedUnit<3>(task, pieces).run(begin, end, ordinary);
 }
 
 #endif

@@ -161,13 +161,13 @@ template <int groups, int outs, int vectors>
   });
 }
 
-template <int groups>
+template <int groups, int outs>
 class DirectUnit {
  public:
   DirectUnit(const GatedConv& task, const GatedCut& pieces)
       : task_(task),
         pieces_(pieces),
-        scratch_(ShiftedPart::floats(task, pieces) + GatedResults::floats(pieces, outs)),
+        scratch_(ShiftedPart::floats(task, pieces) + GatedResults::floats(pieces, outs), false),
         part_(task, pieces, scratch_),
         results_(task, pieces, scratch_, outs) {}
 
@@ -196,7 +196,7 @@ class DirectUnit {
   }
 
  private:
-  static constexpr int packed = packed_channels<groups>, outs = most_outs<groups>, gates = with_gates<groups>;
+  static constexpr int packed = packed_channels<groups>, gates = with_gates<groups>;
 
   ShiftedSources sources(int64_t block, int first, int phase) const {
     const int64_t row = pieces_.columns, plane = part_.plane(), below = phase / 2, right = phase % 2;
@@ -243,9 +243,12 @@ class DirectUnit {
 };
 
 inline void gate_units_directly(const GatedConv& task, const GatedCut& pieces, int64_t begin, int64_t end) {
-  if (task.groups == 1) return DirectUnit<1>(task, pieces).run(begin, end);
-  if (task.groups == 2) return DirectUnit<2>(task, pieces).run(begin, end);
-  return DirectUnit<3>(task, pieces).run(begin, end);
+  // The network's last has three channels.
+  constexpr int three = lanes == 16 ? 3 : 2;
+  if (task.groups == 1) return DirectUnit<1, most_outs<1>>(task, pieces).run(begin, end);
+  if (task.groups == 2) return DirectUnit<2, most_outs<2>>(task, pieces).run(begin, end);
+  if (task.out.channels == 3) return DirectUnit<3, three>(task, pieces).run(begin, end);
+  return DirectUnit<3, most_outs<3>>(task, pieces).run(begin, end);
 }
 
 #endif

@@ -18,16 +18,17 @@ void check(bool holds, const char* message) {
 
 GatedCut cut(const GatedConv& task, int64_t floats_per_pixel, int64_t more_rows) {
   // What a part reads stays in L2; the rows it shares with others are few beside its own.
-  constexpr int64_t most_floats = 160 << 10, least_pixels = 32, least_rows = 4, step = 16, units_per_thread = 4;
+  constexpr int64_t most_floats = 160 << 10, least_pixels = 64, channel_blocks = 4, least_rows = 4, step = 16, units_per_thread = 4;
   const auto parts = [](int64_t whole, int64_t part) { return (whole + part - 1) / part; };
   const int64_t height = task.coarse_height(), width = task.coarse_width();
   const int64_t pixels = std::max(most_floats / floats_per_pixel, least_pixels);
   GatedCut cut;
+  cut.channel_blocks = pixels * floats_per_pixel > 200 * 1024 ? channel_blocks : 1;
   const int64_t widest = std::max(pixels / (least_rows + more_rows) / step * step, step);
   cut.columns = width <= widest ? width : parts(parts(width, parts(width, widest)), step) * step;
   cut.blocks = parts(width, cut.columns);
   const int64_t most = std::max<int64_t>(pixels / cut.columns - more_rows, 1);
-  const int64_t units = task.skip.count * cut.blocks * task.channel_blocks();
+  const int64_t units = task.skip.count * cut.blocks * task.channel_sets(cut);
   const int64_t wanted = parts(units_per_thread * torch::stable::get_num_threads(), units);
   cut.rows = parts(height, std::clamp<int64_t>(std::max(parts(height, most), wanted), 1, height));
   cut.strips = parts(height, cut.rows);

@@ -11,6 +11,12 @@
 
 namespace abpn {
 
+// Every image in parts of some coarse rows and columns; of each, some blocks of channels at a time.
+struct GatedCut {
+  int64_t rows, strips, columns, blocks, channel_blocks;
+  int64_t parts() const { return strips * blocks; }
+};
+
 // Coarse pixels are those of the features; a fine pixel is one of four phases of a coarse one.
 struct GatedConv {
   std::optional<Picture> features, mask;
@@ -23,6 +29,9 @@ struct GatedConv {
 
   int packed_channels() const { return groups == 1 ? 8 : 4; }
   int64_t channel_blocks() const { return (out.channels + packed_channels() - 1) / packed_channels(); }
+  int64_t channel_sets(const GatedCut& cut) const {
+    return (channel_blocks() + cut.channel_blocks - 1) / cut.channel_blocks;
+  }
   int64_t features_channels() const { return features ? features->channels : 0; }
   int64_t coarse_height() const { return (skip.height + 1) / 2; }
   int64_t coarse_width() const { return (skip.width + 1) / 2; }
@@ -31,11 +40,6 @@ struct GatedConv {
   bool halved() const { return out.height != skip.height || out.width != skip.width; }
 };
 
-// Every image in parts of some coarse rows and columns; of each, some channels at a time.
-struct GatedCut {
-  int64_t rows, strips, columns, blocks;
-  int64_t parts() const { return strips * blocks; }
-};
 
 // For kernels that keep `floats_per_pixel` of a part, and of `more_rows`.
 GatedCut cut(const GatedConv& task, int64_t floats_per_pixel, int64_t more_rows);

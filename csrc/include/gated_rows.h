@@ -17,10 +17,10 @@ class GatedRows {
         columns_(pieces.columns),
         coarse_step_(coarse_step(pieces)),
         fine_step_(fine_step(pieces)),
-        coarse_(scratch.take(coarse_step_ * task.features_channels()) + gated_edge),
-        even_(scratch.take(coarse_step_) + gated_edge),
-        odd_(scratch.take(coarse_step_) + gated_edge),
-        fine_(scratch.take(fine_step_ * fine_channels(task)) + gated_edge) {}
+        coarse_(cleared(scratch, coarse_step_ * task.features_channels())),
+        even_(cleared(scratch, coarse_step_)),
+        odd_(cleared(scratch, coarse_step_)),
+        fine_(cleared(scratch, fine_step_ * fine_channels(task))) {}
 
   // Coarse columns from `column` on, from now on.
   void start(int64_t n, int64_t column) {
@@ -69,6 +69,13 @@ class GatedRows {
   static int64_t coarse_step(const GatedCut& pieces) { return whole_vectors(pieces.columns) + 2 * gated_edge; }
   static int64_t fine_step(const GatedCut& pieces) { return 2 * whole_vectors(pieces.columns) + 2 * gated_edge; }
   static int64_t fine_channels(const GatedConv& task) { return std::max(task.skip.channels, task.features_channels()) + 1; }
+
+  // Zeros beyond the columns that are read, too: whole vectors are.
+  static float* cleared(Scratch& scratch, int64_t floats) {
+    float* rows = scratch.take(floats);
+    std::fill(rows, rows + floats, 0.0f);
+    return rows + gated_edge;
+  }
 
   // `count` pixels of every channel from column x on, and one on each side.
   void read(const Picture& picture, int64_t y, int64_t x, int64_t count, float* to, int64_t step) const {
@@ -166,6 +173,7 @@ class GatedSums {
   ABPN_INLINE void add(const float* from, int64_t step, int64_t channels, const float* weights) {
     constexpr int packed = packed_channels<groups>;
     for (int64_t c = 0; c < channels; ++c, from += step, weights += used * packed) {
+      __builtin_prefetch(weights + 1024);
       Vec pixels[vectors];
       repeat<vectors>([&](auto v) ABPN_INLINED { pixels[v] = in_register(load(from + v * lanes)); });
       repeat<used>([&](auto g) ABPN_INLINED {

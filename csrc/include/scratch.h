@@ -7,12 +7,12 @@
 
 namespace abpn {
 
-// Floats, cleared, on a cache line; handed out front to back.
+// Floats on a cache line, cleared unless asked for as they are; handed out front to back.
 class Scratch {
  public:
-  explicit Scratch(int64_t floats)
+  explicit Scratch(int64_t floats, bool cleared = true)
       : memory_(static_cast<float*>(::operator new(sizeof(float) * floats, alignment))), free_(memory_) {
-    for (int64_t i = 0; i < floats; ++i) memory_[i] = 0.0f;
+    for (int64_t i = 0; cleared && i < floats; ++i) memory_[i] = 0.0f;
   }
   ~Scratch() { ::operator delete(memory_, alignment); }
   Scratch(const Scratch&) = delete;
