@@ -17,7 +17,7 @@ from abpn_fast import native, reference
 from abpn_fast.backends import joined, onednn
 from abpn_fast.prepared import Arranged, from_tensors
 
-INSTRUCTION_SETS = ("portable", "avx2", "avx512")
+INSTRUCTION_SETS = ("portable", "avx2", "avx512", "avx512_bf16")
 _VARIABLE = "ABPN_FAST_CPU_ISA"
 _PRECISION = "ABPN_FAST_CPU_PRECISION"
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.uint8)
@@ -62,7 +62,8 @@ def upsample_refine(
     bias2: Tensor,
     out: Tensor,
 ) -> None:
-    _ops().upsample_refine(blend_low, image, image_low, weight1, bias1, weight2, bias2, out)
+    bf16 = _in_bf16(blend_low)
+    _ops().upsample_refine(blend_low, image, image_low, weight1, bias1, weight2, bias2, bf16, out)
 
 
 def upsample_refine_blend(
@@ -80,9 +81,15 @@ def upsample_refine_blend(
     mask_threshold: float | None,
     out: Tensor,
 ) -> None:
+    bf16 = _in_bf16(blend_low)
     _ops().upsample_refine_blend(
-        blend_low, image, image_low, weight1, bias1, weight2, bias2, j, k, strength, mask, mask_threshold, out
+        blend_low, image, image_low, weight1, bias1, weight2, bias2, j, k, strength, mask, mask_threshold, bf16, out
     )
+
+
+def _in_bf16(layer: Tensor) -> bool:
+    """Whether a level may be computed in bfloat16, where that is faster."""
+    return layer.dtype == torch.bfloat16 or (layer.dtype == torch.float32 and precision() == "bf16")
 
 
 def gated_conv(
