@@ -274,7 +274,8 @@ class RefineBlock {
   void transform(const FourRows& rows) const {
     for (int64_t lane = 0; lane < 6 / pack; ++lane) {
       const int64_t from = lane * pack * step_, to = lane * window_step;
-      const float *d0 = rows.row[0] + from, *d1 = rows.row[1] + from, *d2 = rows.row[2] + from, *d3 = rows.row[3] + from;
+      const float *d0 = rows.row[0] + from, *d1 = rows.row[1] + from;
+      const float *d2 = rows.row[2] + from, *d3 = rows.row[3] + from;
       float *t0 = transformed_input_.row[0] + to, *t1 = transformed_input_.row[1] + to;
       float *t2 = transformed_input_.row[2] + to, *t3 = transformed_input_.row[3] + to;
       for (int64_t i = 0; i < window_step; i += lanes) {

@@ -148,7 +148,8 @@ class RefiningConvolutions {
     return sum;
   }
 
-  // Sums of two rows in registers: every index is a constant, or the compiler keeps arrays in memory. `inputs` in lanes.
+  // Sums of two rows, from so many lanes of inputs, in registers: every index is a constant, or the compiler keeps arrays
+  // in memory.
   template <int inputs, int outputs, int vectors>
   struct Tile {
     Vec y0[outputs][vectors], y1[outputs][vectors];

@@ -80,8 +80,8 @@ inline Pair separated(Vec a, Vec b) {
   return {{_mm512_permutex2var_ps(a.v, even, b.v)}, {_mm512_permutex2var_ps(a.v, odd, b.v)}};
 }
 
-// A lane is two channels in bf16, the first in its low half; only for set avx512_bf16. In asm, since the target is that of
-// avx512.
+// A lane is two channels in bf16, the first in its low half. Only for set avx512_bf16, hence in asm: the target here is
+// that of avx512.
 struct Bfloats {
   static constexpr int channels = 2;
 
@@ -93,8 +93,9 @@ struct Bfloats {
     __m512i halves;
     asm("vcvtne2ps2bf16 %1, %2, %0" : "=v"(halves) : "v"(a[0].v), "v"(a[1].v));
     // 0, 16, 1, 17, ...
-    const __m512i order = _mm512_setr_epi32(0x100000, 0x110001, 0x120002, 0x130003, 0x140004, 0x150005, 0x160006, 0x170007,
-                                            0x180008, 0x190009, 0x1a000a, 0x1b000b, 0x1c000c, 0x1d000d, 0x1e000e, 0x1f000f);
+    const __m512i order =
+        _mm512_setr_epi32(0x100000, 0x110001, 0x120002, 0x130003, 0x140004, 0x150005, 0x160006, 0x170007, 0x180008,
+                          0x190009, 0x1a000a, 0x1b000b, 0x1c000c, 0x1d000d, 0x1e000e, 0x1f000f);
     return {_mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(~0u, order, halves))};
   }
   static void add(Vec& sum, Vec a, Vec b) { asm("vdpbf16ps %2, %1, %0" : "+v"(sum.v) : "v"(a.v), "v"(b.v)); }
