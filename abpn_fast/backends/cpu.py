@@ -88,7 +88,7 @@ def upsample_refine_blend(
 
 
 def _in_bf16(layer: Tensor) -> bool:
-    """Whether a level may be computed in bfloat16, where that is faster."""
+    """Whether a level may be made of products of bfloat16 numbers."""
     return layer.dtype == torch.bfloat16 or (layer.dtype == torch.float32 and precision() == "bf16")
 
 
@@ -174,6 +174,8 @@ def give_back() -> None:
 
 def precision() -> str:
     """``ABPN_FAST_CPU_PRECISION``: what float32 models compute in, ``"float32"`` (the default) or ``"bf16"``.
+
+    The retouching layer follows it where the CPU has bfloat16 arithmetic, the pyramid on set ``avx512_bf16``.
 
     Raises:
         ValueError: another value.

@@ -27,7 +27,7 @@ Isa preferred_isa() {
 
 std::atomic<Isa> chosen{preferred_isa()};
 
-}
+}  // namespace
 
 Isa isa() { return chosen.load(std::memory_order_relaxed); }
 

@@ -27,7 +27,7 @@ struct Refinement {
   RefiningWeights weights;
   std::optional<Blending> blending;
   std::optional<Keeping> keeping;
-  // Whether products may be of numbers rounded to bf16.
+  // Whether factors may be rounded to bf16; the sums are in float32.
   bool bf16;
 };
 
