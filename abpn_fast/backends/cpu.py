@@ -17,7 +17,7 @@ from abpn_fast import native
 from abpn_fast.backends.packed_filters import DirectFilters, Filters, PackedFilters, pack, pack_directly, unpack
 from abpn_fast.prepared import Arranged, from_tensors
 
-INSTRUCTION_SETS = ("portable", "avx2", "avx512")
+INSTRUCTION_SETS = ("portable", "avx2", "avx512", "avx512_bf16")
 _VARIABLE = "ABPN_FAST_CPU_ISA"
 _PRECISION = "ABPN_FAST_CPU_PRECISION"
 # Of fewer channels the transformed pixels cost more than they save.
@@ -64,7 +64,8 @@ def upsample_refine(
     bias2: Tensor,
     out: Tensor,
 ) -> None:
-    _ops().upsample_refine(blend_low, image, image_low, weight1, bias1, weight2, bias2, out)
+    bf16 = _in_bf16(blend_low)
+    _ops().upsample_refine(blend_low, image, image_low, weight1, bias1, weight2, bias2, bf16, out)
 
 
 def upsample_refine_blend(
@@ -82,9 +83,15 @@ def upsample_refine_blend(
     mask_threshold: float | None,
     out: Tensor,
 ) -> None:
+    bf16 = _in_bf16(blend_low)
     _ops().upsample_refine_blend(
-        blend_low, image, image_low, weight1, bias1, weight2, bias2, j, k, strength, mask, mask_threshold, out
+        blend_low, image, image_low, weight1, bias1, weight2, bias2, j, k, strength, mask, mask_threshold, bf16, out
     )
+
+
+def _in_bf16(layer: Tensor) -> bool:
+    """Whether a level may be made of products of bfloat16 numbers."""
+    return layer.dtype == torch.bfloat16 or (layer.dtype == torch.float32 and precision() == "bf16")
 
 
 def gated_conv(
@@ -211,6 +218,8 @@ def give_back() -> None:
 
 def precision() -> str:
     """``ABPN_FAST_CPU_PRECISION``: what float32 models compute in, ``"float32"`` (the default) or ``"bf16"``.
+
+    The retouching layer follows it where the CPU has bfloat16 arithmetic, the pyramid on set ``avx512_bf16``.
 
     Raises:
         ValueError: another value.

@@ -26,11 +26,11 @@ STABLE_TORCH_LIBRARY(abpn_fast_cpu, library) {
   library.def("laplacian_decompose(Tensor image, int levels, bool box, Tensor(a!)[] out) -> ()");
   library.def(
       "upsample_refine(Tensor blend_low, Tensor image, Tensor image_low, Tensor weight1, Tensor bias1, Tensor weight2, "
-      "Tensor bias2, Tensor(a!) out) -> ()");
+      "Tensor bias2, bool bf16, Tensor(a!) out) -> ()");
   library.def(
       "upsample_refine_blend(Tensor blend_low, Tensor image, Tensor image_low, Tensor weight1, Tensor bias1, "
       "Tensor weight2, Tensor bias2, Tensor j, Tensor k, float strength, Tensor? mask, float? mask_threshold, "
-      "Tensor(a!) out) -> ()");
+      "bool bf16, Tensor(a!) out) -> ()");
   library.def(
       "gated_conv(Tensor? features, Tensor skip, Tensor? mask, Tensor? features_weight, Tensor skip_weight, Tensor bias, "
       "int groups, float negative_slope, Tensor(a!) out) -> bool");

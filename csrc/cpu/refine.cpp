@@ -68,11 +68,14 @@ void refine(const Refinement& refinement) {
 #include "refining_convolutions.h"
 
 // What one thread keeps while it walks down a block. Channels of an input row: up(B), H, I.
+template <class Lanes>
 class RefineBlock {
+  using Convolutions = RefiningConvolutions<Lanes>;
+
  public:
   static int64_t step(const Cut& pieces) { return (pieces.block_columns + 2 + 64) / 16 * 16; }
   static int64_t floats(const Cut& pieces) {
-    return (4 * (9 + 16) + 2 * 3 + 3 + 2) * step(pieces) + 4 * (6 + 16) * RefiningConvolutions::window_step +
+    return (4 * (9 + 16) + 2 * 3 + 3 + 2) * step(pieces) + 4 * (6 + 16) / pack * window_step +
            2 * LowRows::floats(low_columns(pieces));
   }
 
@@ -82,9 +85,9 @@ class RefineBlock {
         convolutions_(task.weights),
         step_(step(pieces)),
         input_(scratch.take(4 * 9 * step_)),
-        transformed_input_(four(scratch.take(4 * 6 * window_step), 6 * window_step)),
+        transformed_input_(four(scratch.take(4 * 6 / pack * window_step), 6 / pack * window_step)),
         hidden_(four(scratch.take(4 * 16 * step_), 16 * step_)),
-        transformed_hidden_(four(scratch.take(4 * 16 * window_step), 16 * window_step)),
+        transformed_hidden_(four(scratch.take(4 * 16 / pack * window_step), 16 / pack * window_step)),
         result_(scratch.take(2 * 3 * step_)),
         row_(scratch.take(3 * step_)),
         mask_rows_(scratch.take(2 * step_)),
@@ -126,7 +129,8 @@ class RefineBlock {
 
   // The mask is looked at for this many rows of a block at a time; even, since rows are computed in pairs.
   static constexpr int64_t rows_kept_or_not = 16;
-  static constexpr int64_t window = RefiningConvolutions::window, window_step = RefiningConvolutions::window_step;
+  static constexpr int64_t window = Convolutions::window, window_step = Convolutions::window_step;
+  static constexpr int64_t pack = Lanes::channels;
 
   static int64_t low_columns(const Cut& pieces) { return pieces.block_columns / 2 + 2; }
   float* input(int64_t y) const { return input_ + (y & 3) * 9 * step_; }
@@ -218,7 +222,7 @@ class RefineBlock {
     Magnitude magnitude;
     for (int64_t c = 0; c < 6; ++c)
       for (int64_t i = 0; i < hidden_columns_ + 2; i += lanes) magnitude.add(load(row + c * step_ + i));
-    ordinary_row_[y & 3] = magnitude.within(RefiningConvolutions::most);
+    ordinary_row_[y & 3] = magnitude.within(Convolutions::most);
   }
 
   // What the next step reads and what this one writes.
@@ -270,17 +274,23 @@ class RefineBlock {
 
   // A window of four input rows to what the products take of it.
   void transform(const FourRows& rows) const {
-    for (int64_t c = 0; c < 6; ++c) {
-      const float *d0 = rows.row[0] + c * step_, *d1 = rows.row[1] + c * step_;
-      const float *d2 = rows.row[2] + c * step_, *d3 = rows.row[3] + c * step_;
-      float *t0 = transformed_input_.row[0] + c * window_step, *t1 = transformed_input_.row[1] + c * window_step;
-      float *t2 = transformed_input_.row[2] + c * window_step, *t3 = transformed_input_.row[3] + c * window_step;
+    for (int64_t lane = 0; lane < 6 / pack; ++lane) {
+      const int64_t from = lane * pack * step_, to = lane * window_step;
+      const float *d0 = rows.row[0] + from, *d1 = rows.row[1] + from;
+      const float *d2 = rows.row[2] + from, *d3 = rows.row[3] + from;
+      float *t0 = transformed_input_.row[0] + to, *t1 = transformed_input_.row[1] + to;
+      float *t2 = transformed_input_.row[2] + to, *t3 = transformed_input_.row[3] + to;
       for (int64_t i = 0; i < window_step; i += lanes) {
-        const Vec a = load(d0 + i), b = load(d1 + i), c = load(d2 + i), d = load(d3 + i);
-        store(t0 + i, a - c);
-        store(t1 + i, b + c);
-        store(t2 + i, c - b);
-        store(t3 + i, b - d);
+        Vec m0[pack], m1[pack], m2[pack], m3[pack];
+        repeat<pack>([&](auto channel) ABPN_INLINED {
+          const int64_t at = channel * step_ + i;
+          const Vec a = load(d0 + at), b = load(d1 + at), c = load(d2 + at), d = load(d3 + at);
+          m0[channel] = a - c, m1[channel] = b + c, m2[channel] = c - b, m3[channel] = b - d;
+        });
+        store(t0 + i, Lanes::packed(m0));
+        store(t1 + i, Lanes::packed(m1));
+        store(t2 + i, Lanes::packed(m2));
+        store(t3 + i, Lanes::packed(m3));
       }
     }
   }
@@ -288,8 +298,8 @@ class RefineBlock {
   // Of this window of the transformed hidden rows, for the next.
   void keep_last_columns() const {
     for (int r = 0; r < 4; ++r)
-      for (int64_t c = 0; c < 16 * window_step; c += window_step)
-        for (int64_t i = 0; i < RefiningConvolutions::before; i += lanes)
+      for (int64_t c = 0; c < 16 / pack * window_step; c += window_step)
+        for (int64_t i = 0; i < Convolutions::before; i += lanes)
           store(transformed_hidden_.row[r] + c + i, load(transformed_hidden_.row[r] + c + window + i));
   }
 
@@ -302,11 +312,11 @@ class RefineBlock {
       if (left) row[0] = 0.0f;
       if (inside < window) std::fill(row + inside, row + window, 0.0f);
     };
-    for (int64_t c = 0; c < 16; ++c) {
-      for (int r = 0; r < 2; ++r) clear(hidden_.row[r] + c * step_ + x);
-      for (int r = 0; r < 4; ++r)
-        clear(transformed_hidden_.row[r] + c * window_step + RefiningConvolutions::before);
-    }
+    for (int r = 0; r < 2; ++r)
+      for (int64_t c = 0; c < 16; ++c) clear(hidden_.row[r] + c * step_ + x);
+    for (int r = 0; r < 4; ++r)
+      for (int64_t lane = 0; lane < 16 / pack; ++lane)
+        clear(transformed_hidden_.row[r] + lane * window_step + Convolutions::before);
   }
 
   void add_residual(int64_t y, int64_t c, int64_t x, int64_t count, const float* sums) const {
@@ -362,7 +372,7 @@ class RefineBlock {
 
   const Refinement& task_;
   const Cut& pieces_;
-  RefiningConvolutions convolutions_;
+  Convolutions convolutions_;
   int64_t step_;
   float* input_;
   FourRows transformed_input_;
@@ -377,14 +387,22 @@ class RefineBlock {
   bool ordinary_row_[4] = {false, false, false, false}, ordinary_ = false;
 };
 
-inline void refine_units(const Refinement& task, const Cut& pieces, int64_t begin, int64_t end) {
-  Scratch scratch(RefineBlock::floats(pieces));
-  RefineBlock walker(task, pieces, scratch);
+template <class Lanes>
+void refine_units_in(const Refinement& task, const Cut& pieces, int64_t begin, int64_t end) {
+  Scratch scratch(RefineBlock<Lanes>::floats(pieces));
+  RefineBlock<Lanes> walker(task, pieces, scratch);
   for (int64_t unit = begin; unit < end; ++unit) {
     const int64_t block = unit % pieces.blocks, strip = unit / pieces.blocks % pieces.strips;
     walker.run(unit / pieces.blocks / pieces.strips, block, strip);
   }
   streamed();
+}
+
+inline void refine_units(const Refinement& task, const Cut& pieces, int64_t begin, int64_t end) {
+  if (task.bf16 && isa() == Isa::avx512_bf16)
+    refine_units_in<Bfloats>(task, pieces, begin, end);
+  else
+    refine_units_in<Floats>(task, pieces, begin, end);
 }
 
 #endif

@@ -15,9 +15,9 @@ RefiningWeights refining_weights(const Tensor& weight1, const Tensor& bias1, con
 }
 
 void upsample_refine(Tensor blend_low, Tensor image, Tensor image_low, Tensor weight1, Tensor bias1, Tensor weight2,
-                     Tensor bias2, Tensor out) {
+                     Tensor bias2, bool bf16, Tensor out) {
   refine({input(blend_low), input(image), input(image_low), output(out),
-          refining_weights(weight1, bias1, weight2, bias2), std::nullopt, std::nullopt});
+          refining_weights(weight1, bias1, weight2, bias2), std::nullopt, std::nullopt, bf16});
 }
 
 }  // namespace abpn

@@ -53,9 +53,9 @@ namespace abpn::avx512 {
 }  // namespace abpn::avx512
 #pragma GCC pop_options
 
-// The function of that name for the instruction set in use.
+// The function of that name for the instruction set in use; avx512_bf16 is avx512 but for what asks for it.
 #define ABPN_FOR_ISA(function)                         \
-  (abpn::isa() == abpn::Isa::avx512 ? avx512::function \
+  (abpn::isa() >= abpn::Isa::avx512 ? avx512::function \
    : abpn::isa() == abpn::Isa::avx2 ? avx2::function   \
                                     : portable::function)
 

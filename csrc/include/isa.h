@@ -3,9 +3,10 @@
 
 namespace abpn {
 
-// In the order of preference, the last that the machine has.
-enum class Isa { portable = 0, avx2 = 1, avx512 = 2 };
+// Each has the one before it.
+enum class Isa { portable = 0, avx2 = 1, avx512 = 2, avx512_bf16 = 3 };
 
+// The last that the machine has.
 Isa best_isa();
 Isa isa();
 void use_isa(Isa wanted);

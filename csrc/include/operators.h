@@ -20,11 +20,12 @@ void pyramid_down(Tensor image, bool box, Tensor out);
 void laplacian_decompose(Tensor image, int64_t levels, bool box, std::vector<Tensor> out);
 
 void upsample_refine(Tensor blend_low, Tensor image, Tensor image_low, Tensor weight1, Tensor bias1, Tensor weight2,
-                     Tensor bias2, Tensor out);
+                     Tensor bias2, bool bf16, Tensor out);
 
 void upsample_refine_blend(Tensor blend_low, Tensor image, Tensor image_low, Tensor weight1, Tensor bias1,
                            Tensor weight2, Tensor bias2, Tensor j, Tensor k, double strength,
-                           std::optional<Tensor> mask, std::optional<double> mask_threshold, Tensor out);
+                           std::optional<Tensor> mask, std::optional<double> mask_threshold, bool bf16,
+                           Tensor out);
 
 // With filters packed by abpn_fast/backends/packed_filters.py, `groups` of channels: features, gates and kept. False, and
 // nothing in `out`, where a value is too large or not finite.

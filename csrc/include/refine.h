@@ -27,6 +27,8 @@ struct Refinement {
   RefiningWeights weights;
   std::optional<Blending> blending;
   std::optional<Keeping> keeping;
+  // Whether factors may be rounded to bf16; the sums are in float32.
+  bool bf16;
 };
 
 RefiningWeights refining_weights(const torch::stable::Tensor& weight1, const torch::stable::Tensor& bias1,

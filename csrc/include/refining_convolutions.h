@@ -9,6 +9,16 @@ struct FourRows {
   float* row[4];
 };
 
+// What a lane of a transformed row is: `channels` of a pixel.
+struct Floats {
+  static constexpr int channels = 1;
+
+  static void put(float& lane, int, float value) { lane = value; }
+  static Vec packed(const Vec (&a)[channels]) { return a[0]; }
+  static void add(Vec& sum, Vec a, Vec b) { add_product(sum, a, b); }
+};
+
+template <class Lanes>
 class RefiningConvolutions {
  public:
   // Beyond this magnitude a row goes the direct way.
@@ -19,13 +29,14 @@ class RefiningConvolutions {
       for (int i = 0; i < 6; ++i)
         for (int dx = 0; dx < 3; ++dx)
           products(weights.weight1[o][i], dx, [&](int half, int product, float g) {
-            weight1_[o / channels1][half][i][dx][product][o % channels1] = g;
+            Lanes::put(weight1_[o / channels1][half][i / pack][dx][product][o % channels1], i % pack, g);
           });
     for (int o = 0; o < 3; ++o)
       for (int i = 0; i < 16; ++i)
         for (int dx = 0; dx < 3; ++dx)
-          products(weights.weight2[o][i], dx,
-                   [&](int half, int product, float g) { weight2_[half][i][dx][product][o] = g; });
+          products(weights.weight2[o][i], dx, [&](int half, int product, float g) {
+            Lanes::put(weight2_[half][i / pack][dx][product][o], i % pack, g);
+          });
     ordinary_ = bounded(weights);
   }
 
@@ -42,7 +53,8 @@ class RefiningConvolutions {
                  const FourRows& transformed, Prefetcher& ahead) const {
     for (int64_t x = 0; x < window; x += lanes * vectors1) {
       for (int group = 0; group < groups; ++group) {
-        const int64_t first = group * channels1, from = first * step + x, to = first * window_step + before + x;
+        const int64_t first = group * channels1, from = first * step + x;
+        const int64_t to = first / pack * window_step + before + x;
         hidden_tile(input, x, group, hidden[0] + from, hidden[1] + from, inside, step, transformed, to);
         ahead.some();
       }
@@ -87,7 +99,7 @@ class RefiningConvolutions {
   }
 
  private:
-  static constexpr int groups = 16 / channels1;
+  static constexpr int groups = 16 / channels1, pack = Lanes::channels;
   static constexpr int64_t columns = lanes * vectors2;
 
   static Vec leaky(Vec x) { return maximum(x, broadcast(0.2f) * x); }
@@ -122,7 +134,8 @@ class RefiningConvolutions {
     return sum;
   }
 
-  // Sums of two rows in registers: every index is a constant, or the compiler keeps arrays in memory.
+  // Sums of two rows, from so many lanes of inputs, in registers: every index is a constant, or the compiler keeps arrays
+  // in memory.
   template <int inputs, int outputs, int vectors>
   struct Tile {
     Vec y0[outputs][vectors], y1[outputs][vectors];
@@ -163,7 +176,7 @@ class RefiningConvolutions {
       repeat<vectors>([&](auto v) ABPN_INLINED { source[v] = in_register(load(from + v * lanes)); });
       repeat<outputs>([&](auto o) ABPN_INLINED {
         const Vec weight = in_register(broadcast(weights[o]));
-        repeat<vectors>([&](auto v) ABPN_INLINED { add_product(sums[o][v], weight, source[v]); });
+        repeat<vectors>([&](auto v) ABPN_INLINED { Lanes::add(sums[o][v], weight, source[v]); });
       });
     }
   };
@@ -171,27 +184,36 @@ class RefiningConvolutions {
   // Functions of their own, or the compiler moves sums from register to register.
   [[gnu::noinline]] void hidden_tile(const FourRows& input, int64_t x, int group, float* d0, float* d1,
                                      const bool inside[2], int64_t step, const FourRows& transformed, int64_t to) const {
-    Tile<6, channels1, vectors1> tile;
+    Tile<6 / pack, channels1, vectors1> tile;
     tile.sum(input, x, plain_.bias1 + group * channels1, &weight1_[group][0][0][0][0][0]);
     const Vec zero = broadcast(0.0f);
     if (!inside[0]) tile.each([&](auto, auto, Vec& y0, Vec&) ABPN_INLINED { y0 = zero; });
     if (!inside[1]) tile.each([&](auto, auto, Vec&, Vec& y1) ABPN_INLINED { y1 = zero; });
     float *t0 = transformed.row[0] + to, *t1 = transformed.row[1] + to;
     float *t2 = transformed.row[2] + to, *t3 = transformed.row[3] + to;
-    tile.each([&](auto o, auto v, Vec& y0, Vec& y1) ABPN_INLINED {
-      const int64_t from = o * step + v * lanes, at = o * window_step + v * lanes;
-      const Vec above = load(d0 + from), between = load(d1 + from), d2 = leaky(y0), d3 = leaky(y1);
-      store(d0 + from, d2);
-      store(d1 + from, d3);
-      store(t0 + at, above - d2);
-      store(t1 + at, between + d2);
-      store(t2 + at, d2 - between);
-      store(t3 + at, between - d3);
+    repeat<channels1 / pack>([&](auto lane) ABPN_INLINED {
+      repeat<vectors1>([&](auto v) ABPN_INLINED {
+        Vec m0[pack], m1[pack], m2[pack], m3[pack];
+        repeat<pack>([&](auto c) ABPN_INLINED {
+          constexpr int o = lane * pack + c;
+          const int64_t from = o * step + v * lanes;
+          const Vec above = load(d0 + from), between = load(d1 + from);
+          const Vec d2 = leaky(tile.y0[o][v]), d3 = leaky(tile.y1[o][v]);
+          store(d0 + from, d2);
+          store(d1 + from, d3);
+          m0[c] = above - d2, m1[c] = between + d2, m2[c] = d2 - between, m3[c] = between - d3;
+        });
+        const int64_t at = lane * window_step + v * lanes;
+        store(t0 + at, Lanes::packed(m0));
+        store(t1 + at, Lanes::packed(m1));
+        store(t2 + at, Lanes::packed(m2));
+        store(t3 + at, Lanes::packed(m3));
+      });
     });
   }
 
   [[gnu::noinline]] void result_tile(const FourRows& transformed, int64_t x, float* to0, float* to1) const {
-    Tile<16, 3, vectors2> tile;
+    Tile<16 / pack, 3, vectors2> tile;
     tile.sum(transformed, x, plain_.bias2, &weight2_[0][0][0][0][0]);
     tile.each([&](auto o, auto v, Vec& y0, Vec& y1) ABPN_INLINED {
       store(to0 + o * columns + v * lanes, y0);
@@ -211,7 +233,7 @@ class RefiningConvolutions {
   }
 
   const RefiningWeights& plain_;
-  // [group][half][input][dx][product][output]
-  float weight1_[groups][2][6][3][2][channels1], weight2_[2][16][3][2][3];
+  // [group][half][lane of inputs][dx][product][output]
+  float weight1_[groups][2][6 / pack][3][2][channels1], weight2_[2][16 / pack][3][2][3];
   bool ordinary_;
 };

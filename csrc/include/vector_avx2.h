@@ -72,6 +72,10 @@ inline Pair separated(Vec a, Vec b) {
   return {in_order(_mm256_shuffle_ps(a.v, b.v, 0x88)), in_order(_mm256_shuffle_ps(a.v, b.v, 0xdd))};
 }
 
+// Without dot products bf16 numbers are multiplied as floats.
+struct Floats;
+using Bfloats = Floats;
+
 constexpr int halves = 8;
 inline void load_halves(const uint16_t* from, float* to) {
   _mm256_storeu_ps(to, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));

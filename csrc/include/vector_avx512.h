@@ -80,6 +80,27 @@ inline Pair separated(Vec a, Vec b) {
   return {{_mm512_permutex2var_ps(a.v, even, b.v)}, {_mm512_permutex2var_ps(a.v, odd, b.v)}};
 }
 
+// A lane is two channels in bf16, the first in its low half. Only for set avx512_bf16, hence in asm: the target here is
+// that of avx512.
+struct Bfloats {
+  static constexpr int channels = 2;
+
+  static void put(float& lane, int channel, float value) {
+    const uint16_t bits = c10::detail::round_to_nearest_even(value);
+    std::memcpy(reinterpret_cast<char*>(&lane) + channel * sizeof bits, &bits, sizeof bits);
+  }
+  static Vec packed(const Vec (&a)[channels]) {
+    __m512i halves;
+    asm("vcvtne2ps2bf16 %1, %2, %0" : "=v"(halves) : "v"(a[0].v), "v"(a[1].v));
+    // 0, 16, 1, 17, ...
+    const __m512i order =
+        _mm512_setr_epi32(0x100000, 0x110001, 0x120002, 0x130003, 0x140004, 0x150005, 0x160006, 0x170007, 0x180008,
+                          0x190009, 0x1a000a, 0x1b000b, 0x1c000c, 0x1d000d, 0x1e000e, 0x1f000f);
+    return {_mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(~0u, order, halves))};
+  }
+  static void add(Vec& sum, Vec a, Vec b) { asm("vdpbf16ps %2, %1, %0" : "+v"(sum.v) : "v"(a.v), "v"(b.v)); }
+};
+
 constexpr int halves = 16;
 inline void load_halves(const uint16_t* from, float* to) {
   _mm512_storeu_ps(to, _mm512_maskz_cvtph_ps(all, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))));

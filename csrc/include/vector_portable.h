@@ -78,6 +78,10 @@ inline Pair separated(Vec a, Vec b) {
   return {{__builtin_shufflevector(a.v, b.v, 0, 2, 4, 6)}, {__builtin_shufflevector(a.v, b.v, 1, 3, 5, 7)}};
 }
 
+// Without dot products bf16 numbers are multiplied as floats.
+struct Floats;
+using Bfloats = Floats;
+
 constexpr int halves = 1;
 inline void load_halves(const uint16_t* from, float* to) { *to = c10::detail::fp16_ieee_to_fp32_value(*from); }
 inline void store_halves(const float* from, uint16_t* to) { *to = c10::detail::fp16_ieee_from_fp32_value(*from); }

@@ -5,7 +5,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -13,7 +15,7 @@ from torch import Tensor
 from abpn_fast import backends, native, reference
 from abpn_fast.backends import cpu
 from abpn_fast.ops import arguments
-from tests.accuracy import assert_same_bits
+from tests.accuracy import assert_same_bits, assert_within_budget
 from tests.layouts import Guarded, arrange
 from tests.ops import (
     test_adaptive_blend,
@@ -23,19 +25,22 @@ from tests.ops import (
     test_upsample_refine,
     test_upsample_refine_blend,
 )
-from tests.ops.contract import Inputs, OperatorContract, picture, tensors
+from tests.ops.contract import Inputs, OperatorContract, as_arrays, picture, poisoned_pixel, tensors
 
 pytestmark = pytest.mark.skipif(native.why_missing() is not None, reason=native.why_missing() or "")
 
+REFINING = [
+    test_upsample_refine.TestContract,
+    test_upsample_refine_blend.TestContract,
+    test_upsample_refine_blend.TestWithoutMask,
+]
 CONTRACTS = [
     test_adaptive_blend.TestContract,
     test_reverse_adaptive_blend.TestContract,
     test_pyramid_down.TestContract,
     test_pyramid_down.TestBox,
     test_laplacian_decompose.TestContract,
-    test_upsample_refine.TestContract,
-    test_upsample_refine_blend.TestContract,
-    test_upsample_refine_blend.TestWithoutMask,
+    *REFINING,
 ]
 SIZES = [(1, 1), (1, 9), (7, 1), (15, 16), (17, 33), (63, 65), (64, 64), (3, 4099)]
 ODD = [0.0, 1.0, -1.0, 1e-42, -1e-42, 1e-30, math.inf, -math.inf, math.nan]
@@ -134,18 +139,20 @@ class TestMemory:
 
 class TestCuts:
     @pytest.mark.usefixtures("_threads")
-    def test_threads(self, contract: OperatorContract, instruction_set: str) -> None:
-        inputs = contract.inputs((301, 530), count=1)
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+    def test_threads(self, contract: OperatorContract, dtype: torch.dtype, instruction_set: str) -> None:
+        inputs = contract.inputs((301, 530), count=1, dtype=dtype)
         torch.set_num_threads(1)
         plain = run(contract, inputs)
         for threads in (2, 3, 7):
             torch.set_num_threads(threads)
             assert_same_bits(run(contract, inputs), plain)
 
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
     @pytest.mark.parametrize("axis", [2, 3])
-    def test_strips_of_the_refinement(self, axis: int, instruction_set: str) -> None:
+    def test_strips_of_the_refinement(self, axis: int, dtype: torch.dtype, instruction_set: str) -> None:
         contract = test_upsample_refine_blend.TestContract()
-        inputs = contract.inputs((310, 290), count=1)
+        inputs = contract.inputs((310, 290), count=1, dtype=dtype)
         (whole,) = run(contract, inputs)
         scales = {"image": 1, "blend_low": 2, "image_low": 2, "mask": test_upsample_refine_blend.SCALE}
         length = inputs["image"].shape[axis]
@@ -158,6 +165,81 @@ class TestCuts:
             }
             (part,) = run(contract, inputs | parts)
             assert_same_bits(part.narrow(axis, begin - first, end - begin), whole.narrow(axis, begin, end - begin))
+
+    def test_a_mask_in_bf16(self, instruction_set: str) -> None:
+        contract = test_upsample_refine_blend.TestContract()
+        inputs = contract.inputs((130, 290), dtype=torch.bfloat16)
+        (masked,), (whole,) = run(contract, inputs), run(contract, inputs | test_upsample_refine_blend.NO_MASK)
+        kept = masked == inputs["image"]
+        assert 0 < kept.float().mean() < 1
+        assert_same_bits(masked[~kept], whole[~kept])
+
+
+def level_on(contract: OperatorContract, inputs: Inputs, name: str) -> Tensor:
+    """On one instruction set, the one before in use again afterwards."""
+    before = cpu.instruction_set()
+    cpu.use_instruction_set(name)
+    (level,) = run(contract, inputs)
+    cpu.use_instruction_set(before)
+    return level
+
+
+@pytest.mark.skipif("avx512_bf16" not in available(), reason="this CPU has no bf16 dot products")
+@pytest.mark.parametrize("refining", REFINING, ids=lambda contract: f"{contract.name}-{contract.__name__}")
+class TestDots:
+    SIZE = (65, 130)
+
+    def both(self, contract: OperatorContract, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        return level_on(contract, inputs, "avx512_bf16"), level_on(contract, inputs, "avx512")
+
+    def budgeted(self, contract: OperatorContract, level: Tensor, inputs: Inputs) -> None:
+        (reference,), (exact,) = contract.reference(inputs), contract.formula(as_arrays(inputs))
+        assert_within_budget(level.to(reference.dtype), reference, exact)
+
+    def test_bf16_levels(self, refining: type[OperatorContract]) -> None:
+        inputs = refining().inputs(self.SIZE, dtype=torch.bfloat16)
+        dots, floats = self.both(refining(), inputs)
+        assert not torch.equal(dots, floats)
+        self.budgeted(refining(), dots, inputs)
+
+    def test_bf16_layers_of_a_uint8_image(self, refining: type[OperatorContract]) -> None:
+        inputs = refining().inputs(self.SIZE, dtype=torch.bfloat16)
+        inputs["image"] = picture(*inputs["image"].shape, dtype=torch.uint8)
+        dots, floats = self.both(refining(), inputs)
+        assert not torch.equal(dots, floats)
+        self.budgeted(refining(), dots, inputs)
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+    def test_other_levels_are_those_of_avx512(self, refining: type[OperatorContract], dtype: torch.dtype) -> None:
+        assert_same_bits(*self.both(refining(), refining().inputs(self.SIZE, dtype=dtype)))
+
+    def test_float32_levels_on_request(self, refining: type[OperatorContract], monkeypatch: pytest.MonkeyPatch) -> None:
+        coarse = refining().inputs(self.SIZE, dtype=torch.bfloat16)
+        inputs = coarse | {name: value.float() for name, value in tensors(coarse).items()}
+        plain = level_on(refining(), inputs, "avx512")
+        monkeypatch.setenv("ABPN_FAST_CPU_PRECISION", "bf16")
+        dots, floats = self.both(refining(), inputs)
+        assert_same_bits(floats, plain)
+        assert not torch.equal(dots, floats)
+        self.budgeted(refining(), dots, coarse)
+        assert_same_bits(*self.both(refining(), refining().inputs(self.SIZE, dtype=torch.float16)))
+
+    @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+    def test_not_finite(self, refining: type[OperatorContract], value: float) -> None:
+        inputs = refining().inputs((64, 60), dtype=torch.bfloat16)
+        for name in ("image", "blend_low", "image_low"):
+            spoilt = inputs | {name: poisoned_pixel(inputs[name], value)}
+            with np.errstate(all="ignore"):
+                (exact,) = refining().formula(as_arrays(spoilt))
+            level = level_on(refining(), spoilt, "avx512_bf16").double().numpy()
+            assert (np.isfinite(level) == np.isfinite(exact)).all(), name
+
+    def test_rows_of_huge_values_are_those_of_avx512(self, refining: type[OperatorContract]) -> None:
+        inputs = refining().inputs((64, 60), dtype=torch.bfloat16)
+        for name in ("image", "blend_low", "image_low"):
+            dots, floats = self.both(refining(), inputs | {name: poisoned_pixel(inputs[name], 2000)})
+            assert_same_bits(dots[-1, :, 32:34], floats[-1, :, 32:34])
+            assert not torch.equal(dots, floats)
 
 
 class TestConversions:
@@ -211,7 +293,7 @@ class TestChoice:
         assert cpu.why_not("gated_conv", [image]) is None
 
     def test_unknown_instruction_set(self) -> None:
-        with pytest.raises(ValueError, match="must be one of portable, avx2, avx512, got 'mmx'"):
+        with pytest.raises(ValueError, match="must be one of portable, avx2, avx512, avx512_bf16, got 'mmx'"):
             cpu.use_instruction_set("mmx")
 
     @pytest.mark.parametrize(
@@ -222,6 +304,15 @@ class TestChoice:
         environment = os.environ | {"ABPN_FAST_CPU_ISA": name}
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
         assert expected in done.stdout
+
+    def test_default(self) -> None:
+        environment = {name: value for name, value in os.environ.items() if name != "ABPN_FAST_CPU_ISA"}
+        code = "from abpn_fast.backends import cpu\nprint(cpu.instruction_set())"
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        best = available()[-1]
+        # Dot products of Intel's cores are slower than FMAs.
+        slow = best == "avx512_bf16" and "AuthenticAMD" not in Path("/proc/cpuinfo").read_text()
+        assert done.stdout.strip() == ("avx512" if slow else best)
 
     def test_coefficients_and_weights_of_any_layout(self) -> None:
         inputs = test_upsample_refine_blend.TestContract().inputs((9, 8))
