@@ -185,7 +185,16 @@ def _convolve(
     mask = _resized(mask, skip)
     given = None if packed.features is None else features
     ordinary = _ops().gated_conv(
-        given, skip, mask, packed.features, packed.skip, packed.bias, packed.groups, negative_slope, out
+        given,
+        skip,
+        mask,
+        packed.features,
+        packed.skip,
+        packed.bias,
+        packed.groups,
+        negative_slope,
+        _in_bf16(skip),
+        out,
     )
     if not ordinary:
         # Rare: infinite values, NaN or huge ones. Made from the packed filters, so that there need be no others.
@@ -219,7 +228,7 @@ def give_back() -> None:
 def precision() -> str:
     """``ABPN_FAST_CPU_PRECISION``: what float32 models compute in, ``"float32"`` (the default) or ``"bf16"``.
 
-    The retouching layer follows it where the CPU has bfloat16 arithmetic, the pyramid on set ``avx512_bf16``.
+    It is followed on instruction set ``avx512_bf16``; the others have no faster arithmetic for it.
 
     Raises:
         ValueError: another value.
@@ -228,19 +237,6 @@ def precision() -> str:
     if name not in ("float32", "bf16"):
         raise ValueError(f"{_PRECISION} must be float32 or bf16, got {name!r}; unset it for float32")
     return name
-
-
-def working_dtype(dtype: torch.dtype) -> torch.dtype:
-    """What the folded retouching layer of a model in ``dtype`` computes in, on this machine."""
-    wanted = precision() == "bf16"
-    return torch.bfloat16 if wanted and dtype == torch.float32 and _has_bf16() else dtype
-
-
-@functools.cache
-def _has_bf16() -> bool:
-    """Whether the CPU multiplies bfloat16 numbers, rather than only storing them."""
-    named: bool = torch.cpu._is_avx512_bf16_supported()
-    return named
 
 
 def instruction_set() -> str:

@@ -23,8 +23,9 @@ namespace abpn {
 
 bool gated_conv(std::optional<Tensor> features, Tensor skip, std::optional<Tensor> mask,
                 std::optional<Tensor> features_weight, Tensor skip_weight, Tensor bias, int64_t groups,
-                double negative_slope, Tensor out) {
+                double negative_slope, bool bf16, Tensor out) {
   GatedConv task = gated_conv_task(features, skip, mask, bias, groups, negative_slope, out);
+  task.bf16 = bf16;
   if (!task.even() || task.halved() || features.has_value() != features_weight.has_value())
     throw std::runtime_error("gated_conv takes even sizes, a stride of 1, and filters where there are features");
   const int64_t channels = task.channel_blocks() * task.packed_channels();
@@ -51,13 +52,16 @@ bool gated_conv(std::optional<Tensor> features, Tensor skip, std::optional<Tenso
 
 #include "repeat.h"
 
+#include "lanes.h"
+
 #include "gated_rows.h"
 
-// What the products take of a part: of every channel a plane for each product, a coarse pixel after the other.
+// What the products take of a part: of every lane of channels a plane for each product, a coarse pixel after the other.
+template <class Lanes>
 class TransformedPart {
  public:
   static int64_t floats(const GatedConv& task, const GatedCut& pieces) {
-    return plane(pieces) * (9 * task.features_channels() + 16 * fine_channels(task)) +
+    return plane(pieces) * (9 * packed(task.features_channels()) + 16 * packed(fine_channels(task))) +
            line(pieces) * (9 * task.features_channels() + 16 * fine_channels(task)) + GatedRows::floats(task, pieces);
   }
 
@@ -66,17 +70,19 @@ class TransformedPart {
         pieces_(pieces),
         plane_(plane(pieces)),
         line_(line(pieces)),
-        features_(scratch.take(9 * task.features_channels() * plane_)),
-        skip_(scratch.take(16 * fine_channels(task) * plane_)),
+        features_(scratch.take(9 * packed(task.features_channels()) * plane_)),
+        skip_(scratch.take(16 * packed(fine_channels(task)) * plane_)),
         features_lines_(scratch.take(9 * task.features_channels() * line_)),
         skip_lines_(scratch.take(16 * fine_channels(task) * line_)),
         rows_(task, pieces, scratch) {}
 
+  // Lanes of so many channels.
+  static int64_t packed(int64_t channels) { return (channels + pack - 1) / pack; }
   static int64_t fine_channels(const GatedConv& task) { return task.skip.channels + (task.mask ? 1 : 0); }
 
   int64_t plane() const { return plane_; }
-  const float* features(int product) const { return features_ + product * task_.features_channels() * plane_; }
-  const float* skip(int product) const { return skip_ + product * fine_channels(task_) * plane_; }
+  const float* features(int product) const { return features_ + product * packed(task_.features_channels()) * plane_; }
+  const float* skip(int product) const { return skip_ + product * packed(fine_channels(task_)) * plane_; }
 
   // Whether all values of the part are ordinary: an infinity, NaN or a huge one would spread to all four phases.
   bool read(int64_t n, int64_t row, int64_t column) {
@@ -98,6 +104,7 @@ class TransformedPart {
   }
 
  private:
+  static constexpr int pack = Lanes::channels;
   static constexpr float most = 1024.0f;
 
   static int64_t line(const GatedCut& pieces) { return whole_vectors(pieces.columns); }
@@ -157,38 +164,50 @@ class TransformedPart {
 
   // In whole vectors: what they write past the end of a row is overwritten by the next.
   void transform_features(int64_t y, int64_t place) const {
-    const int64_t channels = task_.features->channels, product = channels * plane_;
-    for (int64_t c = 0; c < channels; ++c) {
-      const float *above = features_line(y - 1, c), *here = features_line(y, c), *below = features_line(y + 1, c);
-      for (int64_t across = 0; across < 3; ++across) {
-        float* to = features_ + across * product + c * plane_ + place;
-        for (int64_t x = 0; x < pieces_.columns; x += lanes) {
-          const int64_t at = across * line_ + x;
-          const Vec b = load(here + at);
-          store(to + x, load(above + at) - b);
-          store(to + 3 * product + x, b);
-          store(to + 6 * product + x, load(below + at) - b);
-        }
-      }
-    }
+    const int64_t channels = task_.features->channels;
+    for (int64_t c = 0; c < channels; c += pack)
+      for (int64_t across = 0; across < 3; ++across)
+        transform<3>(features_ + c / pack * plane_ + place, packed(channels) * plane_, across, channels - c,
+                     [&](int64_t k, int64_t x, auto take) {
+                       const int64_t at = across * line_ + x;
+                       const Vec b = load(features_line(y, c + k) + at);
+                       take(0, load(features_line(y - 1, c + k) + at) - b);
+                       take(1, b);
+                       take(2, load(features_line(y + 1, c + k) + at) - b);
+                     });
   }
 
   void transform_skip(int64_t y, int64_t place) const {
-    const int64_t channels = fine_channels(task_), product = channels * plane_;
-    for (int64_t c = 0; c < channels; ++c) {
-      const float *row0 = skip_line(2 * y - 1, c), *row1 = skip_line(2 * y, c);
-      const float *row2 = skip_line(2 * y + 1, c), *row3 = skip_line(2 * y + 2, c);
-      for (int64_t across = 0; across < 4; ++across) {
-        float* to = skip_ + across * product + c * plane_ + place;
-        for (int64_t x = 0; x < pieces_.columns; x += lanes) {
-          const int64_t at = across * line_ + x;
-          const Vec d0 = load(row0 + at), d1 = load(row1 + at), d2 = load(row2 + at), d3 = load(row3 + at);
-          store(to + x, d0 - d2);
-          store(to + 4 * product + x, d1 + d2);
-          store(to + 8 * product + x, d2 - d1);
-          store(to + 12 * product + x, d1 - d3);
-        }
-      }
+    const int64_t channels = fine_channels(task_);
+    for (int64_t c = 0; c < channels; c += pack)
+      for (int64_t across = 0; across < 4; ++across)
+        transform<4>(skip_ + c / pack * plane_ + place, packed(channels) * plane_, across, channels - c,
+                     [&](int64_t k, int64_t x, auto take) {
+                       const int64_t at = across * line_ + x;
+                       const Vec d0 = load(skip_line(2 * y - 1, c + k) + at), d1 = load(skip_line(2 * y, c + k) + at);
+                       const Vec d2 = load(skip_line(2 * y + 1, c + k) + at), d3 = load(skip_line(2 * y + 2, c + k) + at);
+                       take(0, d0 - d2);
+                       take(1, d1 + d2);
+                       take(2, d2 - d1);
+                       take(3, d1 - d3);
+                     });
+  }
+
+  // `body(channel, x, take)` gives `take(down, vector)` the products down the columns; of the channels of a lane that are
+  // there, the others being zero.
+  template <int count, class Body>
+  ABPN_INLINE void transform(float* to, int64_t product, int64_t across, int64_t channels, const Body& body) const {
+    for (int64_t x = 0; x < pieces_.columns; x += lanes) {
+      Vec values[count][pack];
+      repeat<pack>([&](auto k) ABPN_INLINED {
+        if (k < channels)
+          body(k, x, [&](int down, Vec value) ABPN_INLINED { values[down][k] = value; });
+        else
+          for (int down = 0; down < count; ++down) values[down][k] = broadcast(0.0f);
+      });
+      repeat<count>([&](auto down) ABPN_INLINED {
+        store(to + (down * count + across) * product + x, Lanes::packed(values[down]));
+      });
     }
   }
 
@@ -200,12 +219,12 @@ class TransformedPart {
   Magnitude magnitude_;
 };
 
-// One product of some pixels, for all channels that are read, plus the bias. A function of its own, or the compiler moves
-// sums from register to register.
-template <int groups, int outs, int vectors>
+// One product of some pixels, for all lanes of channels that are read, plus the bias. A function of its own, or the compiler
+// moves sums from register to register.
+template <class Lanes, int groups, int outs, int vectors>
 [[gnu::noinline]] void multiply(const float* pixels, int64_t step, int64_t channels, const float* weights,
                                 const float* bias, float* to) {
-  GatedSums<groups, outs, vectors> sums;
+  GatedSums<groups, outs, vectors, Lanes> sums;
   sums.each([&](auto g, auto o, auto, Vec& sum) ABPN_INLINED {
     sum = broadcast(bias == nullptr ? 0.0f : bias[g * packed_channels<groups> + o]);
   });
@@ -243,8 +262,10 @@ inline void add_phases_of_features(FourPhases& sums, const float* m, int64_t ste
           sums.y[3] + (right[1] + right[2])};
 }
 
-template <int groups>
+template <int groups, class Lanes>
 class GatedUnit {
+  using Part = TransformedPart<Lanes>;
+
  public:
   GatedUnit(const GatedConv& task, const GatedCut& pieces)
       : task_(task),
@@ -253,12 +274,13 @@ class GatedUnit {
         // Of one channel block, the products of a tile are in L1 when they are summed.
         chunk_(pieces.channel_blocks == 1 ? vectors * lanes : pixels_),
         block_products_((chunk_ + GatedResults::overrun) * products * outs),
-        scratch_(TransformedPart::floats(task, pieces) + GatedResults::floats(pieces, outs) +
-                     pieces.channel_blocks * block_products_,
+        scratch_(Part::floats(task, pieces) + GatedResults::floats(pieces, outs) +
+                     pieces.channel_blocks * block_products_ + weights_floats(task),
                  false),
         part_(task, pieces, scratch_),
         results_(task, pieces, scratch_, outs),
-        products_(scratch_.take(pieces.channel_blocks * block_products_)) {}
+        products_(scratch_.take(pieces.channel_blocks * block_products_)),
+        weights_(scratch_.take(weights_floats(task))) {}
 
   void run(int64_t begin, int64_t end, std::atomic<bool>& ordinary) {
     const int64_t sets = task_.channel_sets(pieces_);
@@ -312,20 +334,46 @@ class GatedUnit {
 
   template <int some>
   void multiply_skip(int product, int64_t block, int first, int64_t q, float* to) const {
-    const int64_t channels = TransformedPart::fine_channels(task_);
+    const int64_t channels = Part::fine_channels(task_);
     const float* weights = task_.skip_weight + (block * 16 + product) * channels * groups * packed + first;
     // The product that all four phases add.
     const float* bias = product == 5 ? task_.bias + block * groups * packed + first : nullptr;
-    multiply<groups, outs, some>(part_.skip(product) + q, part_.plane(), channels, weights, bias,
-                                 to + product * groups * outs * some * lanes);
+    multiply<Lanes, groups, outs, some>(part_.skip(product) + q, part_.plane(), Part::packed(channels),
+                                        packed_weights<groups>(weights, channels), bias,
+                                        to + product * groups * outs * some * lanes);
   }
 
   template <int some>
   void multiply_features(int product, int64_t block, int first, int64_t q, float* to) const {
     const int64_t channels = task_.features_channels();
     const float* weights = task_.features_weight + (block * 9 + product) * channels * gates * packed + first;
-    multiply<gates, outs, some>(part_.features(product) + q, part_.plane(), channels, weights, nullptr,
-                                to + (16 * groups + product * gates) * outs * some * lanes);
+    multiply<Lanes, gates, outs, some>(part_.features(product) + q, part_.plane(), Part::packed(channels),
+                                       packed_weights<gates>(weights, channels), nullptr,
+                                       to + (16 * groups + product * gates) * outs * some * lanes);
+  }
+
+  static int64_t weights_floats(const GatedConv& task) {
+    const int64_t channels = std::max(Part::fine_channels(task), task.features_channels());
+    return Lanes::channels == 1 ? 0 : Part::packed(channels) * groups * packed + lanes;
+  }
+
+  // The filters as lanes of channels.
+  template <int used>
+  const float* packed_weights(const float* weights, int64_t channels) const {
+    if constexpr (Lanes::channels == 1) return weights;
+    constexpr int64_t row = used * packed;
+    alignas(64) float rows[Lanes::channels][lanes] = {};
+    for (int64_t c = 0; c < channels; c += Lanes::channels) {
+      Vec values[Lanes::channels];
+      for (int k = 0; k < Lanes::channels; ++k) {
+        const bool there = c + k < channels;
+        if (there) std::memcpy(rows[k], weights + (c + k) * row, row * sizeof(float));
+        values[k] = there ? load(rows[k]) : broadcast(0.0f);
+      }
+      // What a vector writes past its row is overwritten by the next.
+      store(weights_ + c / Lanes::channels * row, Lanes::packed(values));
+    }
+    return weights_;
   }
 
   template <int some>
@@ -356,18 +404,27 @@ class GatedUnit {
   const GatedCut& pieces_;
   const int64_t pixels_, chunk_, block_products_;
   Scratch scratch_;
-  TransformedPart part_;
+  Part part_;
   GatedResults results_;
-  float* const products_;
+  float *const products_, *const weights_;
   // The part at hand.
   int64_t n_ = 0, row_ = 0, column_ = 0;
 };
 
+template <class Lanes>
+void gate_units_in(const GatedConv& task, const GatedCut& pieces, int64_t begin, int64_t end,
+                   std::atomic<bool>& ordinary) {
+  if (task.groups == 1) return GatedUnit<1, Lanes>(task, pieces).run(begin, end, ordinary);
+  if (task.groups == 2) return GatedUnit<2, Lanes>(task, pieces).run(begin, end, ordinary);
+  return GatedUnit<3, Lanes>(task, pieces).run(begin, end, ordinary);
+}
+
 inline void gate_units(const GatedConv& task, const GatedCut& pieces, int64_t begin, int64_t end,
                        std::atomic<bool>& ordinary) {
-  if (task.groups == 1) return GatedUnit<1>(task, pieces).run(begin, end, ordinary);
-  if (task.groups == 2) return GatedUnit<2>(task, pieces).run(begin, end, ordinary);
-  return GatedUnit<3>(task, pieces).run(begin, end, ordinary);
+  if (task.bf16 && isa() == Isa::avx512_bf16)
+    gate_units_in<Bfloats>(task, pieces, begin, end, ordinary);
+  else
+    gate_units_in<Floats>(task, pieces, begin, end, ordinary);
 }
 
 #endif

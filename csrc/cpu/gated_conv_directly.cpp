@@ -39,6 +39,8 @@ void gated_conv_directly(std::optional<Tensor> features, Tensor skip, std::optio
 
 #include "repeat.h"
 
+#include "lanes.h"
+
 #include "gated_rows.h"
 
 // One plane per channel, from the row above the part on. A tap is a place in a plane for every pixel, and neighbours stay
@@ -141,23 +143,18 @@ struct ShiftedSources {
   const float* bias;
 };
 
-// All sums of some pixels, from q on. A function of its own, or the compiler moves sums from register to register.
+// Adds some taps of a source, for some pixels from q on. A function of its own, or the compiler moves sums from register to
+// register.
 template <int groups, int outs, int vectors>
-[[gnu::noinline]] void sum_tile(const ShiftedSources& sources, int64_t q, float* to) {
+[[gnu::noinline]] void add_taps(const ShiftedSource& source, int first, int end, int64_t q, float* to) {
+  const float* weights = source.weights + first * source.channels * groups * packed_channels<groups>;
   GatedSums<groups, outs, vectors> sums;
-  sums.each([&](auto g, auto o, auto, Vec& sum) ABPN_INLINED {
-    sum = broadcast(sources.bias[g * packed_channels<groups> + o]);
-  });
-  const auto add = [&](const ShiftedSource& source, auto used) ABPN_INLINED {
-    const float* weights = source.weights;
-    for (int tap = 0; tap < source.taps; ++tap, weights += source.channels * used * packed_channels<groups>)
-      sums.template add<used>(source.planes + source.offsets[tap] + q, source.step, source.channels, weights);
-  };
-  add(sources.features, std::integral_constant<int, with_gates<groups>>{});
-  add(sources.mask, std::integral_constant<int, with_gates<groups>>{});
-  add(sources.skip, std::integral_constant<int, groups>{});
+  sums.each([&](auto, auto, auto, Vec& sum) ABPN_INLINED { sum = broadcast(0.0f); });
+  for (int tap = first; tap < end; ++tap, weights += source.channels * groups * packed_channels<groups>)
+    sums.add(source.planes + source.offsets[tap] + q, source.step, source.channels, weights);
   sums.each([&](auto g, auto o, auto v, Vec& sum) ABPN_INLINED {
-    store(to + ((g * outs + o) * vectors + v) * lanes, sum);
+    float* at = to + ((g * outs + o) * vectors + v) * lanes;
+    store(at, load(at) + sum);
   });
 }
 
@@ -228,11 +225,25 @@ class DirectUnit {
   void compute(const ShiftedSources& sources, int64_t q, int phase) const {
     constexpr int64_t group = outs * vectors * lanes;
     alignas(64) float sums[groups * group];
-    sum_tile<groups, outs, vectors>(sources, q, sums);
+    for (int64_t g = 0; g < groups; ++g)
+      for (int64_t i = 0; i < group; i += lanes)
+        store(sums + g * group + i, broadcast(sources.bias[g * packed + i / (vectors * lanes)]));
+    add<gates, vectors>(sources.features, q, sums);
+    add<gates, vectors>(sources.mask, q, sums);
+    add<groups, vectors>(sources.skip, q, sums);
     const Vec slope = broadcast(task_.negative_slope);
     for (int64_t o = 0; o < outs; ++o)
       for (int64_t v = 0; v < vectors; ++v)
         store(results_.at(phase, o) + q + v * lanes, finished<groups>(sums + (o * vectors + v) * lanes, group, slope));
+  }
+
+  template <int used, int vectors>
+  static void add(const ShiftedSource& source, int64_t q, float* sums) {
+    // Sums of sums round less than one long one.
+    constexpr int64_t longest = 192;
+    const int taps = static_cast<int>(std::clamp<int64_t>(longest / std::max<int64_t>(source.channels, 1), 1, 9));
+    for (int tap = 0; tap < source.taps; tap += taps)
+      add_taps<used, outs, vectors>(source, tap, std::min(tap + taps, source.taps), q, sums);
   }
 
   const GatedConv& task_;

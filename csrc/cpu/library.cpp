@@ -33,7 +33,7 @@ STABLE_TORCH_LIBRARY(abpn_fast_cpu, library) {
       "bool bf16, Tensor(a!) out) -> ()");
   library.def(
       "gated_conv(Tensor? features, Tensor skip, Tensor? mask, Tensor? features_weight, Tensor skip_weight, Tensor bias, "
-      "int groups, float negative_slope, Tensor(a!) out) -> bool");
+      "int groups, float negative_slope, bool bf16, Tensor(a!) out) -> bool");
   library.def(
       "gated_conv_directly(Tensor? features, Tensor skip, Tensor? mask, Tensor? features_weight, Tensor? mask_weight, "
       "Tensor skip_weight, Tensor bias, int groups, float negative_slope, Tensor(a!) out) -> ()");

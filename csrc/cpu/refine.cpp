@@ -63,6 +63,8 @@ void refine(const Refinement& refinement) {
 
 #include "repeat.h"
 
+#include "lanes.h"
+
 #include "upsampling.h"
 
 #include "refining_convolutions.h"

@@ -26,6 +26,8 @@ struct GatedConv {
   // Of channels: features; gates; kept.
   int groups;
   float negative_slope;
+  // Whether factors may be rounded to bf16; the sums are in float32.
+  bool bf16 = false;
 
   int packed_channels() const { return groups == 1 ? 8 : 4; }
   int64_t channel_blocks() const { return (out.channels + packed_channels() - 1) / packed_channels(); }

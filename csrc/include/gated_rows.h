@@ -165,21 +165,20 @@ template <int groups>
 constexpr int with_gates = groups < 2 ? groups : 2;
 
 // The sums of a tile, all in registers.
-template <int groups, int outs, int vectors>
+template <int groups, int outs, int vectors, class Lanes = Floats>
 class GatedSums {
  public:
-  // The first `used` groups, from one tap of all channels of some pixels, `step` floats apart.
-  template <int used = groups>
+  // One tap of all channels, or lanes of channels, of some pixels, `step` floats apart.
   ABPN_INLINE void add(const float* from, int64_t step, int64_t channels, const float* weights) {
     constexpr int packed = packed_channels<groups>;
-    for (int64_t c = 0; c < channels; ++c, from += step, weights += used * packed) {
+    for (int64_t c = 0; c < channels; ++c, from += step, weights += groups * packed) {
       __builtin_prefetch(weights + 1024);
       Vec pixels[vectors];
       repeat<vectors>([&](auto v) ABPN_INLINED { pixels[v] = in_register(load(from + v * lanes)); });
-      repeat<used>([&](auto g) ABPN_INLINED {
+      repeat<groups>([&](auto g) ABPN_INLINED {
         repeat<outs>([&](auto o) ABPN_INLINED {
           const Vec weight = in_register(broadcast(weights[g * packed + o]));
-          repeat<vectors>([&](auto v) ABPN_INLINED { add_product(sums_[g][o][v], weight, pixels[v]); });
+          repeat<vectors>([&](auto v) ABPN_INLINED { Lanes::add(sums_[g][o][v], weight, pixels[v]); });
         });
       });
     }

@@ -31,7 +31,7 @@ void upsample_refine_blend(Tensor blend_low, Tensor image, Tensor image_low, Ten
 // nothing in `out`, where a value is too large or not finite.
 bool gated_conv(std::optional<Tensor> features, Tensor skip, std::optional<Tensor> mask,
                 std::optional<Tensor> features_weight, Tensor skip_weight, Tensor bias, int64_t groups,
-                double negative_slope, Tensor out);
+                double negative_slope, bool bf16, Tensor out);
 
 // Any values, and odd sizes; into a result of half the size with a stride of 2.
 void gated_conv_directly(std::optional<Tensor> features, Tensor skip, std::optional<Tensor> mask,

@@ -9,15 +9,6 @@ struct FourRows {
   float* row[4];
 };
 
-// What a lane of a transformed row is: `channels` of a pixel.
-struct Floats {
-  static constexpr int channels = 1;
-
-  static void put(float& lane, int, float value) { lane = value; }
-  static Vec packed(const Vec (&a)[channels]) { return a[0]; }
-  static void add(Vec& sum, Vec a, Vec b) { add_product(sum, a, b); }
-};
-
 template <class Lanes>
 class RefiningConvolutions {
  public:

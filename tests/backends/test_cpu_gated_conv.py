@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, interpolate, leaky_relu
 
 from abpn_fast import native, ops, reference
-from abpn_fast.backends import cpu, joined, onednn
+from abpn_fast.backends import cpu
 from tests.accuracy import assert_same_bits, assert_within_budget
 from tests.layouts import LAYOUTS, Guarded, arrange_all
 from tests.ops.contract import Inputs, draw, halved, picture
@@ -85,19 +85,27 @@ class TestParity:
         for given in forms(inputs((14, 36), width, dtype=dtype)):
             check(given)
 
-    @pytest.mark.parametrize("dtype", HALF, ids=str)
-    def test_half_in_float32_where_the_cpu_has_no_such_convolution(
-        self, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(joined, "computing_dtype", lambda dtype: torch.float32)
-        given = inputs((14, 36), dtype=dtype)
-        assert_within_budget(run(given), run(given).float().to(dtype), exact(given))
-        check(given)
+    def test_wide(self, instruction_set: str) -> None:
+        # More channels than a part holds of all products at once, and more than one block of them.
+        check(inputs((16, 24), 136, count=1))
 
-    @pytest.mark.parametrize("width", [3, 16])
-    def test_without_onednn(self, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(onednn, "available", lambda: False)
-        check(inputs((14, 36), width))
+    @pytest.mark.parametrize("values", [1e3, 1e5, 1e30, 1e-30, 1e-42])
+    def test_magnitudes(self, values: float, instruction_set: str) -> None:
+        given = inputs((14, 36))
+        # Gates of their biases alone: others would jump where huge values cancel out.
+        given["weight"][16:] = 0
+        for name in ("features", "skip"):
+            check(given | {name: given[name] * values})
+
+    def test_small_beside_huge(self, instruction_set: str) -> None:
+        # Two pixels away from a huge value nothing of it may be left.
+        given = inputs((14, 36), count=1)
+        huge = given["skip"].clone()
+        huge[:, :, 6, 20] = 1e12
+        result, wanted = run(given | {"skip": huge}), run(given)
+        away = torch.ones(14, 36, dtype=torch.bool)
+        away[5:8, 19:22] = False
+        torch.testing.assert_close(result[..., away], wanted[..., away], rtol=0, atol=2e-6)
 
     @pytest.mark.parametrize("layout", LAYOUTS)
     @pytest.mark.parametrize("width", [3, 5, 16])
@@ -163,32 +171,69 @@ class TestMemory:
 
 
 class TestCuts:
-    def test_strips_of_rows(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        for given in forms(inputs((70, 34))):
-            whole = run(given)
-            monkeypatch.setattr(joined, "_BYTES_AT_ONCE", 0)
-            torch.testing.assert_close(run(given), whole, rtol=0, atol=2e-6)
-            monkeypatch.undo()
-
-    def test_threads(self) -> None:
-        # Of three channels; oneDNN, which computes the others, does not promise the same bits.
-        given, before = inputs((130, 258), 3, count=1), torch.get_num_threads()
+    @pytest.mark.parametrize("size", [(258, 130), (16, 8), (31, 45)], ids=str)
+    @pytest.mark.parametrize("width", [3, 16, 130])
+    def test_threads(self, width: int, size: tuple[int, int], instruction_set: str) -> None:
+        if instruction_set == "portable" and size[0] * width > 5000:
+            pytest.skip("takes too long")
+        before = torch.get_num_threads()
         try:
-            torch.set_num_threads(1)
-            plain = run(given)
-            for threads in (2, 3):
-                torch.set_num_threads(threads)
-                assert_same_bits(run(given), plain)
+            for given in forms(inputs(size, width, count=1))[::4]:
+                torch.set_num_threads(1)
+                plain = run(given)
+                for threads in (2, 3, 16):
+                    torch.set_num_threads(threads)
+                    assert_same_bits(run(given), plain)
         finally:
             torch.set_num_threads(before)
+
+    def test_batch(self, instruction_set: str) -> None:
+        given = inputs((34, 50), count=3)
+        whole = run(given)
+        for n in range(3):
+            one = {name: given[name][n : n + 1] for name in ("features", "skip", "mask")}
+            assert_same_bits(run(given | one), whole[n : n + 1])
+
+
+class TestDots:
+    """Products of bfloat16 numbers, where there are such instructions."""
+
+    @pytest.fixture(autouse=True)
+    def _dots(self) -> Iterator[None]:
+        if "avx512_bf16" not in available():
+            pytest.skip("this CPU has no bf16 dot products")
+        before = cpu.instruction_set()
+        cpu.use_instruction_set("avx512_bf16")
+        yield
+        cpu.use_instruction_set(before)
+
+    @pytest.mark.parametrize("width", [16, 17, 24])
+    def test_within_the_budget_of_bfloat16(self, width: int) -> None:
+        for given in forms(inputs((14, 36), width, dtype=torch.bfloat16)):
+            dots = run(given)
+            assert_within_budget(dots, reference.gated_conv(**given), exact(given))
+            cpu.use_instruction_set("avx512")
+            assert not torch.equal(run(given), dots)
+            cpu.use_instruction_set("avx512_bf16")
+
+    def test_float32_only_on_request(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        given = inputs((14, 36))
+        plain = run(given)
+        check(given)
+        monkeypatch.setenv("ABPN_FAST_CPU_PRECISION", "bf16")
+        assert not torch.equal(run(given), plain)
+        half = {name: value.bfloat16() if isinstance(value, Tensor) else value for name, value in given.items()}
+        found = reference.gated_conv(**half).double().numpy()
+        assert np.abs(run(given).numpy() - exact(given)).max() < 2 * np.abs(found - exact(given)).max()
 
 
 class TestConvolutions:
     @pytest.mark.parametrize("slope", [0.0, 0.2, 1.0])
     @pytest.mark.parametrize("stride", [1, 2])
-    def test_convolution(self, stride: int, slope: float) -> None:
-        x, weight, bias = draw(2, 5, 9, 12, scale=1), draw(7, 5, 3, 3), draw(7)
-        wanted = leaky_relu(conv2d(x.double(), weight.double(), bias.double(), stride, 1), slope)
+    @pytest.mark.parametrize("size", [1, 3])
+    def test_convolution(self, size: int, stride: int, slope: float, instruction_set: str) -> None:
+        x, weight, bias = draw(2, 5, 9, 12, scale=1), draw(7, 5, size, size), draw(7)
+        wanted = leaky_relu(conv2d(x.double(), weight.double(), bias.double(), stride, size // 2), slope)
         convolution = cpu.convolution(weight, bias, stride, slope)
         for given in (x, x.contiguous(memory_format=torch.channels_last)):
             found = convolution(given)
@@ -216,7 +261,3 @@ class TestConvolutions:
         filters = {name: value for name, value in even.items() if name not in ("features", "skip", "mask")}
         for given in (even, odd | filters, without_mask(odd) | {"skip_weight": None, "skip_bias": None}, even):
             check(given)
-
-    def test_dtypes(self) -> None:
-        assert onednn.computing_dtype(torch.float32) == torch.float32
-        assert onednn.computing_dtype(torch.float16) in (torch.float16, torch.float32)

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from abpn_fast.backends.packed_filters import pack, pack_directly, unpack
+from tests.ops.contract import draw
+
+
+def filters(gates: int, kept: bool, inputs: int, width: int) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    weight, bias = draw((1 + gates) * width, inputs, 3, 3), draw((1 + gates) * width)
+    return weight, bias, draw(width, 3, 3, 3) if kept else None, draw(width) if kept else None
+
+
+@pytest.mark.parametrize("channels", [0, 5])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(("gates", "kept"), [(0, False), (1, False), (1, True)])
+def test_unpacked_filters_are_those_that_were_packed(gates: int, kept: bool, masked: bool, channels: int) -> None:
+    width, skip = 6, 3
+    given = filters(gates, kept, channels + skip + masked, width)
+    found = unpack(pack(given, gates, channels, skip))
+    for wanted, tensor, groups in zip(given, found, (1 + gates, 1 + gates, 1, 1), strict=True):
+        assert (wanted is None) == (tensor is None)
+        if wanted is not None:
+            assert tensor is not None
+            # Filled up to whole blocks of channels.
+            parts = [group[:width] for group in tensor.chunk(groups)]
+            torch.testing.assert_close(torch.cat(parts), wanted, rtol=0, atol=1e-6)
+
+
+def test_coarse_filters_are_sums_of_taps() -> None:
+    weight, bias, *_ = filters(0, False, 2 + 3, 8)
+    direct = pack_directly((weight, bias, None, None), 0, 2, 3, even=True)
+    assert direct.features is not None
+    first = direct.features.view(4, 4, 2, 1, 8)
+    # Phase (0, 1): the row above has the first row of taps; the left column the first two.
+    torch.testing.assert_close(first[1, 0, 1, 0], weight[:, 1, 0, :2].sum(1))
+    torch.testing.assert_close(first[1, 3, 1, 0], weight[:, 1, 1:, 2].sum(1))
+
+
+def test_channels_are_filled_up() -> None:
+    weight, bias, *_ = filters(1, False, 3, 5)
+    packed = pack((weight, bias, None, None), 1, 0, 3)
+    assert packed.features is None and packed.skip.shape == (2, 16, 3, 2, 4) and packed.bias.shape == (2, 1, 1, 2, 4)
+    assert not packed.skip[1, ..., 1:].any() and packed.skip[1, ..., 0].all()
