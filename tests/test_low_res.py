@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from abpn_fast import ABPN, accelerate, low_res, native, reference, use_backend
 from abpn_fast.backends import cpu
-from tests.accuracy import assert_within_budget
+from tests.accuracy import assert_same_bits, assert_within_budget
 from tests.reference.networks import network, photo
 
 pytestmark = pytest.mark.skipif(native.why_missing() is not None, reason=native.why_missing() or "")
@@ -229,6 +229,22 @@ def test_compiled_in_one_graph() -> None:
     model, image = accelerate(network()), photo(70, 64)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(image), model(image), atol=1e-5, rtol=0)
+
+
+@pytest.mark.skipif(native.why_missing() is not None, reason=native.why_missing() or "")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("size", [(64, 64), (200, 330)], ids=str)
+def test_same_bits_for_any_number_of_threads(size: tuple[int, int], dtype: torch.dtype) -> None:
+    model, image, before = ABPN.from_pretrained("small", dtype=dtype), photo(*size).to(dtype), torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        with use_backend("cpu"):
+            plain = model.retouch(image)
+            for threads in (2, 3, 16):
+                torch.set_num_threads(threads)
+                assert_same_bits(model.retouch(image), plain)
+    finally:
+        torch.set_num_threads(before)
 
 
 class TestPrecision:

@@ -95,13 +95,13 @@ def pack_directly(filters: Filters, gates: int, channels: int, skip_channels: in
 def unpack(packed: PackedFilters) -> Filters:
     """The filters again, up to rounding, with channels out filled up by zeros."""
     gates = min(packed.groups, 2)
-    fine = [_transformed(group.unflatten(2, (4, 4)), _FROM_WINOGRAD) for group in _unpacked(packed.skip)]
-    groups = [group.unflatten(2, (3, 3)) for group in fine]
+    fine = [_transformed(_square(group, 4), _FROM_WINOGRAD) for group in _unpacked(packed.skip)]
+    groups = [_square(group, 3) for group in fine]
     biases = [bias.flatten() for bias in _unpacked(packed.bias)]
     parts = [groups[:gates]]
     if packed.features is not None:
-        coarse = [_transformed(group.unflatten(2, (3, 3)), _FROM_UPSAMPLING) for group in _unpacked(packed.features)]
-        parts.insert(0, [group.unflatten(2, (3, 3)) for group in coarse])
+        coarse = [_transformed(_square(group, 3), _FROM_UPSAMPLING) for group in _unpacked(packed.features)]
+        parts.insert(0, [_square(group, 3) for group in coarse])
     weight = torch.cat([torch.cat(part) for part in parts], 1)
     kept = groups[2][:, : -1 if packed.masked else None] if packed.groups == 3 else None
     return weight, torch.cat(biases[:gates]), kept, biases[2] if packed.groups == 3 else None
@@ -135,8 +135,13 @@ def _packed(groups: list[Tensor]) -> Tensor:
     # As many channels as there are registers for, with gates and kept as with gates alone.
     block = 8 if len(groups) == 1 else 4
     filters = torch.stack([pad(group, (0, 0, 0, 0, 0, -group.shape[0] % block)) for group in groups])
-    return filters.unflatten(1, (-1, block)).permute(1, 4, 3, 0, 2).contiguous()
+    count, _, inputs, taps = filters.shape
+    return filters.view(count, -1, block, inputs, taps).permute(1, 4, 3, 0, 2).contiguous()
 
 
 def _unpacked(packed: Tensor) -> list[Tensor]:
     return list(packed.permute(3, 0, 4, 2, 1).flatten(1, 2))
+
+
+def _square(group: Tensor, side: int) -> Tensor:
+    return group.reshape(*group.shape[:2], side, side)
