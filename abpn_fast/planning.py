@@ -15,8 +15,8 @@ from abpn_fast.strips import REACH, first_whole, held_pixels
 
 # Of the plain pyramid at the finest level, per pixel: cat, both hidden layers, what they are made from. Measured.
 _PLAIN_CHANNELS = 57
-# What a fused convolution of the retouching layer works in at a time, and what all threads of the pyramid do.
-_JOINED_SCRATCH, _PYRAMID_SCRATCH = 12 << 20, 1 << 20
+# What the threads work in, a few of them, in the retouching layer and in the pyramid.
+_LAYER_SCRATCH, _PYRAMID_SCRATCH = 6 << 20, 1 << 20
 # Of the plain retouching layer, in multiples of what its features take.
 _PLAIN_LAYER = 8.5
 
@@ -112,4 +112,4 @@ def _retouching_layer(config: ABPNConfig, batch: int, height: int, width: int, i
     features = [3 * height * width]
     features += [channels * (height >> i) * (width >> i) for i, channels in enumerate(config.encoder_widths, 1)]
     held = batch * item * sum(features)
-    return round(_PLAIN_LAYER * held) if plain else held + batch * item * max(features) + _JOINED_SCRATCH
+    return round(_PLAIN_LAYER * held) if plain else held + batch * item * max(features) + _LAYER_SCRATCH

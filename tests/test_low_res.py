@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from abpn_fast import ABPN, accelerate, low_res, native, reference, use_backend
 from abpn_fast.backends import cpu
 from tests.accuracy import assert_same_bits, assert_within_budget
+from tests.backends.instruction_sets import available
 from tests.reference.networks import network, photo
 
 pytestmark = pytest.mark.skipif(native.why_missing() is not None, reason=native.why_missing() or "")
@@ -249,7 +250,7 @@ def test_same_bits_for_any_number_of_threads(size: tuple[int, int], dtype: torch
 
 class TestPrecision:
     def test_bf16_on_request(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        if native.why_missing() or torch.ops.abpn_fast_cpu.best_isa() < cpu.INSTRUCTION_SETS.index("avx512_bf16"):
+        if "avx512_bf16" not in available():
             pytest.skip("this CPU has no bf16 dot products")
         model, image, before = ABPN.from_pretrained("small"), photo(256, 192), cpu.instruction_set()
         monkeypatch.setenv("ABPN_FAST_CPU_PRECISION", "bf16")

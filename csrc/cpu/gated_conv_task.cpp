@@ -17,13 +17,16 @@ void check(bool holds, const char* message) {
 }  // namespace
 
 GatedCut cut(const GatedConv& task, int64_t floats_per_pixel, int64_t more_rows) {
-  // What a part reads stays in L2; the rows it shares with others are few beside its own.
-  constexpr int64_t most_floats = 160 << 10, least_pixels = 64, channel_blocks = 4, least_rows = 4, step = 16, units_per_thread = 4;
+  // What a part reads stays in L2, unless that would be too few pixels for all the filters they are multiplied by.
+  constexpr int64_t most_floats = 160 << 10, least_pixels = 64;
+  // The rows that a part shares with others are few beside its own.
+  constexpr int64_t least_rows = 4, step = 16, units_per_thread = 4;
   const auto parts = [](int64_t whole, int64_t part) { return (whole + part - 1) / part; };
   const int64_t height = task.coarse_height(), width = task.coarse_width();
   const int64_t pixels = std::max(most_floats / floats_per_pixel, least_pixels);
   GatedCut cut;
-  cut.channel_blocks = pixels * floats_per_pixel > 200 * 1024 ? channel_blocks : 1;
+  // A part beyond L2 is read less often when several blocks of channels are made at once.
+  cut.channel_blocks = pixels * floats_per_pixel > most_floats * 5 / 4 ? 4 : 1;
   const int64_t widest = std::max(pixels / (least_rows + more_rows) / step * step, step);
   cut.columns = width <= widest ? width : parts(parts(width, parts(width, widest)), step) * step;
   cut.blocks = parts(width, cut.columns);

@@ -4,7 +4,6 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from abpn_fast import backends, native, reference
 from abpn_fast.backends import cpu
 from abpn_fast.ops import arguments
 from tests.accuracy import assert_same_bits, assert_within_budget
+from tests.backends.instruction_sets import available
 from tests.layouts import Guarded, arrange
 from tests.ops import (
     test_adaptive_blend,
@@ -47,30 +47,9 @@ ODD = [0.0, 1.0, -1.0, 1e-42, -1e-42, 1e-30, math.inf, -math.inf, math.nan]
 IDENTITY = torch.tensor([0.0, 0.0, 0.0]), torch.tensor([0.0, 1.0, 0.0])
 
 
-def available() -> list[str]:
-    if native.why_missing() is not None:
-        return []
-    return list(cpu.INSTRUCTION_SETS[: torch.ops.abpn_fast_cpu.best_isa() + 1])
-
-
 @pytest.fixture(autouse=True)
 def _in_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "BACKENDS", ("cpu", "reference"))
-
-
-@pytest.fixture(params=available())
-def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
-    before = cpu.instruction_set()
-    cpu.use_instruction_set(request.param)
-    yield request.param
-    cpu.use_instruction_set(before)
-
-
-@pytest.fixture
-def _threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(params=CONTRACTS, ids=lambda contract: f"{contract.name}-{contract.__name__}")
@@ -138,7 +117,7 @@ class TestMemory:
 
 
 class TestCuts:
-    @pytest.mark.usefixtures("_threads")
+    @pytest.mark.usefixtures("any_threads")
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
     def test_threads(self, contract: OperatorContract, dtype: torch.dtype, instruction_set: str) -> None:
         inputs = contract.inputs((301, 530), count=1, dtype=dtype)

@@ -14,6 +14,7 @@ from torch.nn.functional import conv2d, interpolate, leaky_relu
 from abpn_fast import native, ops, reference
 from abpn_fast.backends import cpu
 from tests.accuracy import assert_same_bits, assert_within_budget
+from tests.backends.instruction_sets import available
 from tests.layouts import LAYOUTS, Guarded, arrange_all
 from tests.ops.contract import Inputs, draw, halved, picture
 from tests.ops.test_gated_conv import without_mask
@@ -23,20 +24,6 @@ pytestmark = pytest.mark.skipif(native.why_missing() is not None, reason=native.
 # The last network's 3, less than a vector, one vector, one and a half, several.
 WIDTHS = [1, 3, 5, 16, 24, 48]
 HALF = [torch.bfloat16, torch.float16]
-
-
-def available() -> list[str]:
-    if native.why_missing() is not None:
-        return []
-    return list(cpu.INSTRUCTION_SETS[: torch.ops.abpn_fast_cpu.best_isa() + 1])
-
-
-@pytest.fixture(params=available())
-def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
-    before = cpu.instruction_set()
-    cpu.use_instruction_set(request.param)
-    yield request.param
-    cpu.use_instruction_set(before)
 
 
 def inputs(size: tuple[int, int], width: int = 16, *, count: int = 2, dtype: torch.dtype = torch.float32) -> Inputs:
@@ -171,21 +158,19 @@ class TestMemory:
 
 
 class TestCuts:
-    @pytest.mark.parametrize("size", [(258, 130), (16, 8), (31, 45)], ids=str)
-    @pytest.mark.parametrize("width", [3, 16, 130])
+    @pytest.mark.parametrize(
+        ("width", "size"),
+        [(3, (258, 130)), (16, (130, 66)), (16, (31, 45)), (130, (8, 16)), (130, (24, 36))],
+        ids=str,
+    )
+    @pytest.mark.usefixtures("any_threads")
     def test_threads(self, width: int, size: tuple[int, int], instruction_set: str) -> None:
-        if instruction_set == "portable" and size[0] * width > 5000:
-            pytest.skip("takes too long")
-        before = torch.get_num_threads()
-        try:
-            for given in forms(inputs(size, width, count=1))[::4]:
-                torch.set_num_threads(1)
-                plain = run(given)
-                for threads in (2, 3, 16):
-                    torch.set_num_threads(threads)
-                    assert_same_bits(run(given), plain)
-        finally:
-            torch.set_num_threads(before)
+        for given in forms(inputs(size, width, count=1))[::4]:
+            torch.set_num_threads(1)
+            plain = run(given)
+            for threads in (2, 3, 16):
+                torch.set_num_threads(threads)
+                assert_same_bits(run(given), plain)
 
     def test_batch(self, instruction_set: str) -> None:
         given = inputs((34, 50), count=3)
@@ -195,13 +180,12 @@ class TestCuts:
             assert_same_bits(run(given | one), whole[n : n + 1])
 
 
+@pytest.mark.skipif("avx512_bf16" not in available(), reason="this CPU has no bf16 dot products")
 class TestDots:
     """Products of bfloat16 numbers, where there are such instructions."""
 
     @pytest.fixture(autouse=True)
     def _dots(self) -> Iterator[None]:
-        if "avx512_bf16" not in available():
-            pytest.skip("this CPU has no bf16 dot products")
         before = cpu.instruction_set()
         cpu.use_instruction_set("avx512_bf16")
         yield
