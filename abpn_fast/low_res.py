@@ -78,15 +78,14 @@ def retouch(model: reference.ABPN, thumbnail: Tensor, kept: Prepared[Layer]) -> 
     backend = _backend(thumbnail, tensors[0])
     if backend == "reference":
         return None
-    dtype = backends.helper(backend, "working_dtype", lambda dtype: dtype)(thumbnail.dtype)
     first = False
 
     def make() -> Layer:
         nonlocal first
         first = True
-        return _steps(fold(model, dtype), backend)
+        return _steps(fold(model, thumbnail.dtype), backend)
 
-    result = _run(model, kept.get(tensors, make, dtype, backend), thumbnail, dtype)
+    result = _run(model, kept.get(tensors, make, thumbnail.dtype, backend), thumbnail)
     if first:
         # Folding and arranging leave several times as much free memory behind as a pass needs.
         backends.helper(backend, "give_back", lambda: None)()
@@ -119,9 +118,9 @@ def _steps(folded: Folded, backend: str) -> Layer:
     )
 
 
-def _run(model: reference.ABPN, layer: Layer, thumbnail: Tensor, dtype: torch.dtype) -> tuple[Tensor | None, Tensor]:
+def _run(model: reference.ABPN, layer: Layer, thumbnail: Tensor) -> tuple[Tensor | None, Tensor]:
     height, width = thumbnail.shape[-2:]
-    features = [_input(thumbnail, dtype)]
+    features = [_input(thumbnail)]
     for convolution in layer.encoder:
         features.append(convolution(features[-1]))
     mask = None if layer.mask_head is None else _mask(layer, features)
@@ -129,17 +128,16 @@ def _run(model: reference.ABPN, layer: Layer, thumbnail: Tensor, dtype: torch.dt
     for attention in layer.attention:
         # Taken off the list, so that each skip is freed as soon as its level is done.
         x = attention(x, features.pop(), mask)
-    delta = x[..., :height, :width].to(thumbnail.dtype).tanh_()
+    delta = x[..., :height, :width].tanh()
     low_res = thumbnail + delta if model.config.output == "residual" else (delta.add_(1) / 2).contiguous()
     if mask is None:
         return None, low_res
-    return mask[..., : -(-height // 4), : -(-width // 4)].to(thumbnail.dtype).contiguous(), low_res
+    return mask[..., : -(-height // 4), : -(-width // 4)].contiguous(), low_res
 
 
-def _input(thumbnail: Tensor, dtype: torch.dtype) -> Tensor:
+def _input(thumbnail: Tensor) -> Tensor:
     height, width = thumbnail.shape[-2:]
-    x = pad(thumbnail, (0, -width % 64, 0, -height % 64), mode="replicate")
-    return x.to(dtype).mul(2).sub_(1)
+    return pad(thumbnail, (0, -width % 64, 0, -height % 64), mode="replicate").mul(2).sub_(1)
 
 
 def _mask(layer: Layer, features: list[Tensor]) -> Tensor:
