@@ -14,7 +14,15 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 from abpn_fast import native
-from abpn_fast.backends.packed_filters import DirectFilters, Filters, PackedFilters, pack, pack_directly, unpack
+from abpn_fast.backends.packed_filters import (
+    DirectFilters,
+    Filters,
+    PackedFilters,
+    pack,
+    pack_directly,
+    unpack,
+    without_phases,
+)
 from abpn_fast.prepared import Arranged, from_tensors
 
 INSTRUCTION_SETS = ("portable", "avx2", "avx512", "avx512_bf16")
@@ -199,7 +207,7 @@ def _convolve(
     if not ordinary:
         # Rare: infinite values, NaN or huge ones. Made from the packed filters, so that there need be no others.
         sizes = 0 if given is None else features.shape[1], skip.shape[1]
-        direct = pack_directly(unpack(packed), min(packed.groups, 2) - 1, *sizes, even=True)
+        direct = pack_directly(unpack(packed), min(packed.groups, 2) - 1, *sizes, even=False)
         _convolve_directly(given, skip, mask, direct, negative_slope, out)
 
 
@@ -214,8 +222,8 @@ def _convolve_directly(
     if out.numel() == 0:
         return
     features = None if direct.features is None else features
-    filters = direct.features, direct.mask, direct.skip, direct.bias, direct.groups
-    _ops().gated_conv_directly(features, skip, mask, *filters, negative_slope, out)
+    while not _ops().gated_conv_directly(features, skip, mask, *direct, negative_slope, out):
+        direct = without_phases(direct)
 
 
 def give_back() -> None:

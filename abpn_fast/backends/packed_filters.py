@@ -92,6 +92,17 @@ def pack_directly(filters: Filters, gates: int, channels: int, skip_channels: in
     return DirectFilters(features, mask, _packed([group.flatten(2) for group in skip]), _packed(biases), len(skip))
 
 
+def without_phases(direct: DirectFilters) -> DirectFilters:
+    """The same for upsampled features at any size, up to rounding."""
+    assert direct.features is not None
+    _, _, inputs, groups, block = direct.features.shape
+    phases = direct.features.view(2, 2, -1, 2, 2, inputs, groups, block)
+    down = torch.stack([phases[0, :, :, 0], phases[0, :, :, 1] - phases[1, :, :, 1], phases[1, :, :, 1]], 2)
+    first, second = down
+    taps = torch.stack([first[:, :, 0], first[:, :, 1] - second[:, :, 1], second[:, :, 1]], 2)
+    return direct._replace(features=taps.flatten(1, 2).contiguous())
+
+
 def unpack(packed: PackedFilters) -> Filters:
     """The filters again, up to rounding, with channels out filled up by zeros."""
     gates = min(packed.groups, 2)

@@ -2,6 +2,9 @@
 // in registers.
 #ifndef ABPN_ISA
 
+#include <atomic>
+#include <limits>
+
 #include <torch/csrc/stable/ops.h>
 
 #include "gated_conv.h"
@@ -12,7 +15,7 @@
 
 namespace abpn {
 
-void gated_conv_directly(std::optional<Tensor> features, Tensor skip, std::optional<Tensor> mask,
+bool gated_conv_directly(std::optional<Tensor> features, Tensor skip, std::optional<Tensor> mask,
                          std::optional<Tensor> features_weight, std::optional<Tensor> mask_weight, Tensor skip_weight,
                          Tensor bias, int64_t groups, double negative_slope, Tensor out) {
   GatedConv task = gated_conv_task(features, skip, mask, bias, groups, negative_slope, out);
@@ -21,14 +24,19 @@ void gated_conv_directly(std::optional<Tensor> features, Tensor skip, std::optio
   const int64_t channels = task.channel_blocks() * task.packed_channels(), gated = std::min<int64_t>(groups, 2) * channels;
   task.skip_weight = packed_filters(skip_weight, 9 * task.skip.channels * groups * channels);
   if (mask) task.mask_weight = packed_filters(*mask_weight, 9 * gated);
-  if (features)
-    task.features_weight = packed_filters(*features_weight, (task.even() ? 16 : 9) * task.features_channels() * gated);
-  const GatedCut pieces = cut(task, (task.even() ? 3 : 8) * task.features_channels() + 8 * (task.skip.channels + 1), 2);
+  if (features) {
+    const int64_t taps = 9 * task.features_channels() * gated;
+    task.phased = task.even() && features_weight->numel() != taps;
+    task.features_weight = packed_filters(*features_weight, task.phased ? taps / 9 * 16 : taps);
+  }
+  const GatedCut pieces = cut(task, (task.phased ? 3 : 8) * task.features_channels() + 8 * (task.skip.channels + 1), 2);
   const int64_t units = task.out.count * pieces.parts() * task.channel_blocks();
   const auto gate_units_directly = ABPN_FOR_ISA(gate_units_directly);
+  std::atomic<bool> ordinary{true};
   if (units > 0)
-    torch::stable::parallel_for(0, units, 1,
-                                [&](int64_t begin, int64_t end) { gate_units_directly(task, pieces, begin, end); });
+    torch::stable::parallel_for(
+        0, units, 1, [&](int64_t begin, int64_t end) { gate_units_directly(task, pieces, begin, end, ordinary); });
+  return ordinary;
 }
 
 }  // namespace abpn
@@ -68,8 +76,10 @@ class ShiftedPart {
   const float* skip() const { return skip_ + pieces_.columns; }
   const float* mask() const { return mask_ + pieces_.columns; }
 
-  void read(int64_t n, int64_t row, int64_t column) {
+  // Whether the features may meet filters that are sums of taps.
+  bool read(int64_t n, int64_t row, int64_t column) {
     rows_.start(n, column);
+    magnitude_ = Magnitude();
     for (int64_t r = 0; r < pieces_.rows + 2; ++r) {
       const int64_t y = row + r - 1, place = r * pieces_.columns;
       if (task_.features) read_features(y, features_ + place);
@@ -78,10 +88,11 @@ class ShiftedPart {
         if (task_.mask) read_fine(*task_.mask, 2 * y + odd, mask_ + place + 4 * odd * plane_);
       }
     }
+    return magnitude_.within(std::numeric_limits<float>::max());
   }
 
  private:
-  static int64_t features_planes(const GatedConv& task) { return task.even() ? 3 : 8; }
+  static int64_t features_planes(const GatedConv& task) { return task.phased ? 3 : 8; }
   // An odd number of cache lines: planes a multiple of 4 KB apart would displace each other.
   static int64_t plane(const GatedCut& pieces) {
     return ((pieces.rows + 2) * pieces.columns + GatedResults::overrun) / 32 * 32 + 48;
@@ -90,13 +101,15 @@ class ShiftedPart {
   void read_features(int64_t y, float* to) {
     const bool inside = rows_.read_coarse(y);
     const int64_t channels = task_.features->channels;
-    if (task_.even()) {
+    if (task_.phased) {
+      for (int64_t c = 0; inside && c < channels; ++c)
+        for (int64_t x = 0; x < pieces_.columns; x += lanes) magnitude_.add(load(rows_.coarse(c) + x));
       for (int64_t c = 0; c < channels; ++c)
         for (int64_t shift = 0; shift < 3; ++shift, to += plane_)
           copy(inside ? rows_.coarse(c) + shift - 1 : nullptr, to);
       return;
     }
-    // The last row or column of the features is there once, not twice.
+    // At odd sizes the last row or column of the features is there once, not twice.
     if (inside) rows_.upsample();
     spread(inside, channels, to);
     spread(inside && 2 * y + 1 < task_.skip.height, channels, to + 4 * plane_);
@@ -127,6 +140,7 @@ class ShiftedPart {
   const int64_t plane_;
   float *const features_, *const skip_, *const mask_;
   GatedRows rows_;
+  Magnitude magnitude_;
 };
 
 // One kind of input of a tile: where its planes are, and its filters for the channels at hand.
@@ -168,7 +182,7 @@ class DirectUnit {
         part_(task, pieces, scratch_),
         results_(task, pieces, scratch_, outs) {}
 
-  void run(int64_t begin, int64_t end) {
+  void run(int64_t begin, int64_t end, std::atomic<bool>& ordinary) {
     int64_t n = 0, row = 0, column = 0, held = -1;
     for (int64_t unit = begin; unit < end; ++unit) {
       const int64_t part = unit / task_.channel_blocks(), block = unit % task_.channel_blocks();
@@ -176,9 +190,10 @@ class DirectUnit {
         n = part / pieces_.parts();
         row = part % pieces_.parts() / pieces_.blocks * pieces_.rows;
         column = part % pieces_.blocks * pieces_.columns;
-        part_.read(n, row, column);
+        if (!part_.read(n, row, column)) ordinary = false;
         held = part;
       }
+      if (!ordinary) return;
       for (int first = 0; first < packed; first += outs) {
         const int64_t count = std::min<int64_t>(outs, task_.out.channels - block * packed - first);
         if (count <= 0) break;
@@ -208,12 +223,12 @@ class DirectUnit {
       const int64_t y = below + tap / 3 - 1;
       all.skip.offsets[tap] = all.mask.offsets[tap] = (4 * (y & 1) + right + tap % 3) * plane + (y >> 1) * row;
     }
-    if (task_.features && !task_.even()) {
+    if (task_.features && !task_.phased) {
       all.features.step = 8 * plane;
       all.features.taps = 9;
       std::copy(all.skip.offsets, all.skip.offsets + 9, all.features.offsets);
     }
-    const int64_t set = task_.even() ? phase * task_.channel_blocks() + block : block;
+    const int64_t set = task_.phased ? phase * task_.channel_blocks() + block : block;
     if (task_.features)
       all.features.weights = task_.features_weight + set * all.features.taps * features * gates * packed + first;
     if (task_.mask) all.mask.weights = task_.mask_weight + block * 9 * gates * packed + first;
@@ -253,13 +268,14 @@ class DirectUnit {
   GatedResults results_;
 };
 
-inline void gate_units_directly(const GatedConv& task, const GatedCut& pieces, int64_t begin, int64_t end) {
+inline void gate_units_directly(const GatedConv& task, const GatedCut& pieces, int64_t begin, int64_t end,
+                                std::atomic<bool>& ordinary) {
   // The network's last has three channels.
   constexpr int three = lanes == 16 ? 3 : 2;
-  if (task.groups == 1) return DirectUnit<1, most_outs<1>>(task, pieces).run(begin, end);
-  if (task.groups == 2) return DirectUnit<2, most_outs<2>>(task, pieces).run(begin, end);
-  if (task.out.channels == 3) return DirectUnit<3, three>(task, pieces).run(begin, end);
-  return DirectUnit<3, most_outs<3>>(task, pieces).run(begin, end);
+  if (task.groups == 1) return DirectUnit<1, most_outs<1>>(task, pieces).run(begin, end, ordinary);
+  if (task.groups == 2) return DirectUnit<2, most_outs<2>>(task, pieces).run(begin, end, ordinary);
+  if (task.out.channels == 3) return DirectUnit<3, three>(task, pieces).run(begin, end, ordinary);
+  return DirectUnit<3, most_outs<3>>(task, pieces).run(begin, end, ordinary);
 }
 
 #endif

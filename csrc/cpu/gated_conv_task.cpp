@@ -42,7 +42,7 @@ GatedConv gated_conv_task(const std::optional<Tensor>& features, const Tensor& s
                           const Tensor& bias, int64_t groups, double negative_slope, Tensor& out) {
   check(groups >= 1 && groups <= 3, "there are one to three groups of channels");
   GatedConv task{std::nullopt, std::nullopt, input(skip), output(out), nullptr, nullptr, nullptr, nullptr,
-                 static_cast<int>(groups), static_cast<float>(negative_slope), false};
+                 static_cast<int>(groups), static_cast<float>(negative_slope), false, false};
   const Picture& fine = task.skip;
   const int64_t height = task.coarse_height(), width = task.coarse_width();
   check(task.out.count == fine.count && (!task.halved() || (task.out.height == height && task.out.width == width)),

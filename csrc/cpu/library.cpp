@@ -36,7 +36,7 @@ STABLE_TORCH_LIBRARY(abpn_fast_cpu, library) {
       "int groups, float negative_slope, bool bf16, Tensor(a!) out) -> bool");
   library.def(
       "gated_conv_directly(Tensor? features, Tensor skip, Tensor? mask, Tensor? features_weight, Tensor? mask_weight, "
-      "Tensor skip_weight, Tensor bias, int groups, float negative_slope, Tensor(a!) out) -> ()");
+      "Tensor skip_weight, Tensor bias, int groups, float negative_slope, Tensor(a!) out) -> bool");
   library.def(
       "gated_conv_tiles(Tensor features, Tensor skip, Tensor? mask, Tensor weight, Tensor bias, Tensor? skip_weight, "
       "Tensor? skip_bias, float negative_slope, int kernel, bool phased, int multiprocessors, Tensor(a!) out) -> ()");

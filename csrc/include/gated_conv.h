@@ -26,6 +26,8 @@ struct GatedConv {
   // Of channels: features; gates; kept.
   int groups;
   float negative_slope;
+  // Whether the features have filters of four taps for each phase, not of nine for the upsampled features.
+  bool phased = false;
   // Whether factors may be rounded to bf16; the sums are in float32.
   bool bf16 = false;
 

@@ -33,8 +33,9 @@ bool gated_conv(std::optional<Tensor> features, Tensor skip, std::optional<Tenso
                 std::optional<Tensor> features_weight, Tensor skip_weight, Tensor bias, int64_t groups,
                 double negative_slope, bool bf16, Tensor out);
 
-// Any values, and odd sizes; into a result of half the size with a stride of 2.
-void gated_conv_directly(std::optional<Tensor> features, Tensor skip, std::optional<Tensor> mask,
+// Any values, and odd sizes; into a result of half the size with a stride of 2. False, and nothing in `out`, where features
+// that are not finite meet filters of phases, which are sums of taps.
+bool gated_conv_directly(std::optional<Tensor> features, Tensor skip, std::optional<Tensor> mask,
                          std::optional<Tensor> features_weight, std::optional<Tensor> mask_weight, Tensor skip_weight,
                          Tensor bias, int64_t groups, double negative_slope, Tensor out);
 

@@ -122,10 +122,6 @@ class TestParity:
             spoilt[0, 0, spoilt.shape[2] // 2, spoilt.shape[3] // 2] = value
             result, wanted = run(given | {name: spoilt}), reference.gated_conv(**(given | {name: spoilt}))
             assert not wanted.isfinite().all()
-            if name == "features":
-                # Infinity times a sum of filters is infinity or NaN where the sum of the products may be the other.
-                assert torch.equal(result.isfinite(), wanted.isfinite())
-                result, wanted = (x.nan_to_num(0, 0, 0) for x in (result, wanted))
             torch.testing.assert_close(result, wanted, rtol=1e-4, atol=1e-4, equal_nan=True)
 
     def test_gates_from_shut_to_open(self, instruction_set: str) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from abpn_fast.backends.packed_filters import pack, pack_directly, unpack
+from abpn_fast.backends.packed_filters import pack, pack_directly, unpack, without_phases
 from tests.ops.contract import draw
 
 
@@ -44,3 +44,12 @@ def test_channels_are_filled_up() -> None:
     packed = pack((weight, bias, None, None), 1, 0, 3)
     assert packed.features is None and packed.skip.shape == (2, 16, 3, 2, 4) and packed.bias.shape == (2, 1, 1, 2, 4)
     assert not packed.skip[1, ..., 1:].any() and packed.skip[1, ..., 0].all()
+
+
+@pytest.mark.parametrize("gates", [0, 1])
+def test_without_phases(gates: int) -> None:
+    given = filters(gates, False, 2 + 3, 6)
+    phased, plain = (pack_directly(given, gates, 2, 3, even) for even in (True, False))
+    found = without_phases(phased).features
+    assert found is not None and plain.features is not None
+    torch.testing.assert_close(found, plain.features, rtol=0, atol=1e-6)
