@@ -85,11 +85,11 @@ class TransformedPart {
   const float* skip(int product) const { return skip_ + product * packed(fine_channels(task_)) * plane_; }
 
   // Whether all values of the part are ordinary: an infinity, NaN or a huge one would spread to all four phases.
-  bool read(int64_t n, int64_t row, int64_t column) {
-    rows_.start(n, column);
+  bool read(const GatedPlace& place) {
+    rows_.start(place.n, place.column);
     magnitude_ = Magnitude();
     for (int64_t r = 0; r < pieces_.rows; ++r) {
-      const int64_t i = row + r;
+      const int64_t i = place.row + r;
       if (task_.features) {
         for (int64_t y = r == 0 ? i - 1 : i + 1; y <= i + 1; ++y) read_features(y);
         transform_features(i, r * pieces_.columns);
@@ -283,21 +283,11 @@ class GatedUnit {
         weights_(scratch_.take(weights_floats(task))) {}
 
   void run(int64_t begin, int64_t end, std::atomic<bool>& ordinary) {
-    const int64_t sets = task_.channel_sets(pieces_);
-    int64_t held = -1;
-    for (int64_t unit = begin; unit < end; ++unit) {
-      const int64_t part = unit / sets, set = unit % sets;
-      if (part != held) {
-        n_ = part / pieces_.parts();
-        row_ = part % pieces_.parts() / pieces_.blocks * pieces_.rows;
-        column_ = part % pieces_.blocks * pieces_.columns;
-        if (!part_.read(n_, row_, column_)) ordinary = false;
-        held = part;
-      }
-      if (!ordinary) return;
-      const int64_t first = set * pieces_.channel_blocks;
-      compute(first, std::min(first + pieces_.channel_blocks, task_.channel_blocks()));
-    }
+    each_unit(pieces_, task_.channel_sets(pieces_), begin, end, part_, ordinary,
+              [&](const GatedPlace& place, int64_t set) {
+                const int64_t first = set * pieces_.channel_blocks;
+                compute(place, first, std::min(first + pieces_.channel_blocks, task_.channel_blocks()));
+              });
   }
 
  private:
@@ -310,7 +300,7 @@ class GatedUnit {
   float* tile(int64_t block, int64_t q) const { return products_ + block * block_products_ + q * products * outs; }
 
   // Channel blocks [begin, end). The outer loop is over products: of one, the pixels of many channels are in cache.
-  void compute(int64_t begin, int64_t end) {
+  void compute(const GatedPlace& place, int64_t begin, int64_t end) {
     for (int first = 0; first < packed; first += outs) {
       for (int64_t q = 0; q < pixels_; q += chunk_) {
         const int64_t count = std::min(chunk_, pixels_ - q);
@@ -326,7 +316,7 @@ class GatedUnit {
             });
         for (int64_t block = begin; block < end; ++block) {
           each_tile<vectors>(count, [&](int64_t i, auto some) { finish<some>(tile(block - begin, i), q + i); });
-          if (q + count == pixels_) write(block, first);
+          if (q + count == pixels_) results_.write(place, block * packed + first);
         }
       }
     }
@@ -395,11 +385,6 @@ class GatedUnit {
       }
   }
 
-  void write(int64_t block, int first) const {
-    const int64_t count = std::min<int64_t>(outs, task_.out.channels - block * packed - first);
-    if (count > 0) results_.write(n_, row_, column_, block * packed + first, count);
-  }
-
   const GatedConv& task_;
   const GatedCut& pieces_;
   const int64_t pixels_, chunk_, block_products_;
@@ -407,8 +392,6 @@ class GatedUnit {
   Part part_;
   GatedResults results_;
   float *const products_, *const weights_;
-  // The part at hand.
-  int64_t n_ = 0, row_ = 0, column_ = 0;
 };
 
 template <class Lanes>

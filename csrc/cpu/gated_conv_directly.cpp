@@ -77,15 +77,15 @@ class ShiftedPart {
   const float* mask() const { return mask_ + pieces_.columns; }
 
   // Whether the features may meet filters that are sums of taps.
-  bool read(int64_t n, int64_t row, int64_t column) {
-    rows_.start(n, column);
+  bool read(const GatedPlace& place) {
+    rows_.start(place.n, place.column);
     magnitude_ = Magnitude();
     for (int64_t r = 0; r < pieces_.rows + 2; ++r) {
-      const int64_t y = row + r - 1, place = r * pieces_.columns;
-      if (task_.features) read_features(y, features_ + place);
+      const int64_t y = place.row + r - 1, at = r * pieces_.columns;
+      if (task_.features) read_features(y, features_ + at);
       for (int64_t odd = 0; odd < 2; ++odd) {
-        read_fine(task_.skip, 2 * y + odd, skip_ + place + 4 * odd * plane_);
-        if (task_.mask) read_fine(*task_.mask, 2 * y + odd, mask_ + place + 4 * odd * plane_);
+        read_fine(task_.skip, 2 * y + odd, skip_ + at + 4 * odd * plane_);
+        if (task_.mask) read_fine(*task_.mask, 2 * y + odd, mask_ + at + 4 * odd * plane_);
       }
     }
     return magnitude_.within(std::numeric_limits<float>::max());
@@ -183,28 +183,14 @@ class DirectUnit {
         results_(task, pieces, scratch_, outs) {}
 
   void run(int64_t begin, int64_t end, std::atomic<bool>& ordinary) {
-    int64_t n = 0, row = 0, column = 0, held = -1;
-    for (int64_t unit = begin; unit < end; ++unit) {
-      const int64_t part = unit / task_.channel_blocks(), block = unit % task_.channel_blocks();
-      if (part != held) {
-        n = part / pieces_.parts();
-        row = part % pieces_.parts() / pieces_.blocks * pieces_.rows;
-        column = part % pieces_.blocks * pieces_.columns;
-        if (!part_.read(n, row, column)) ordinary = false;
-        held = part;
-      }
-      if (!ordinary) return;
-      for (int first = 0; first < packed; first += outs) {
-        const int64_t count = std::min<int64_t>(outs, task_.out.channels - block * packed - first);
-        if (count <= 0) break;
-        for (int phase = 0; phase < (task_.halved() ? 1 : 4); ++phase) {
-          const ShiftedSources from = sources(block, first, phase);
-          each_tile<most_vectors<groups, outs>>(
-              pieces_.rows * pieces_.columns, [&](int64_t q, auto vectors) { compute<vectors>(from, q, phase); });
-        }
-        results_.write(n, row, column, block * packed + first, count);
-      }
-    }
+    each_unit(pieces_, task_.channel_blocks(), begin, end, part_, ordinary,
+              [&](const GatedPlace& place, int64_t block) {
+                const int64_t left = task_.out.channels - block * packed;
+                for (int first = 0; first < std::min<int64_t>(packed, left); first += outs) {
+                  for (int phase = 0; phase < (task_.halved() ? 1 : 4); ++phase) compute(block, first, phase);
+                  results_.write(place, block * packed + first);
+                }
+              });
   }
 
  private:
@@ -234,6 +220,12 @@ class DirectUnit {
     if (task_.mask) all.mask.weights = task_.mask_weight + block * 9 * gates * packed + first;
     all.skip.weights = task_.skip_weight + block * 9 * fine * groups * packed + first;
     return all;
+  }
+
+  void compute(int64_t block, int first, int phase) const {
+    const ShiftedSources from = sources(block, first, phase);
+    each_tile<most_vectors<groups, outs>>(pieces_.rows * pieces_.columns,
+                                          [&](int64_t q, auto vectors) { compute<vectors>(from, q, phase); });
   }
 
   template <int vectors>

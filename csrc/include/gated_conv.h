@@ -44,11 +44,10 @@ struct GatedConv {
   bool halved() const { return out.height != skip.height || out.width != skip.width; }
 };
 
-
 // For kernels that keep `floats_per_pixel` of a part, and of `more_rows`.
 GatedCut cut(const GatedConv& task, int64_t floats_per_pixel, int64_t more_rows);
 
-// Raises what does not fit. The filters are those of the features for each coarse pixel and channel, and so on.
+// All but the filters of the parts; raises where something does not fit.
 GatedConv gated_conv_task(const std::optional<torch::stable::Tensor>& features, const torch::stable::Tensor& skip,
                           const std::optional<torch::stable::Tensor>& mask, const torch::stable::Tensor& bias,
                           int64_t groups, double negative_slope, torch::stable::Tensor& out);

@@ -93,6 +93,30 @@ class GatedRows {
   float *const coarse_, *const even_, *const odd_, *const fine_;
 };
 
+// Where a part begins: an image, a coarse row and column.
+struct GatedPlace {
+  int64_t n, row, column;
+};
+
+// `work(place, set)` for units [begin, end), which are sets of channels of one part after the other; each part is read once.
+// Ends early where a part, of this thread or another, has values that the kernel is not for.
+template <class Part, class Work>
+void each_unit(const GatedCut& pieces, int64_t sets, int64_t begin, int64_t end, Part& part, std::atomic<bool>& ordinary,
+               const Work& work) {
+  GatedPlace place{0, 0, 0};
+  int64_t held = -1;
+  for (int64_t unit = begin; unit < end; ++unit) {
+    const int64_t at = unit / sets;
+    if (at != held) {
+      place = {at / pieces.parts(), at % pieces.parts() / pieces.blocks * pieces.rows, at % pieces.blocks * pieces.columns};
+      if (!part.read(place)) ordinary = false;
+      held = at;
+    }
+    if (!ordinary) return;
+    work(place, unit % sets);
+  }
+}
+
 // The results of a part, of some channels: pixels row by row, for every phase.
 class GatedResults {
  public:
@@ -115,8 +139,11 @@ class GatedResults {
   int64_t step() const { return step_; }
   float* at(int phase, int64_t o) const { return results_ + (phase * outs_ + o) * step_; }
 
-  // `count` channels from `first` on, where the part begins at this coarse row and column.
-  void write(int64_t n, int64_t row, int64_t column, int64_t first, int64_t count) const {
+  // Channels from `first` on, those there are.
+  void write(const GatedPlace& place, int64_t first) const {
+    const auto [n, row, column] = place;
+    const int64_t count = std::min(outs_, task_.out.channels - first);
+    if (count <= 0) return;
     const bool halved = task_.halved();
     const int64_t scale = halved ? 1 : 2, x = scale * column;
     Picture out = task_.out;
@@ -124,11 +151,11 @@ class GatedResults {
     out.channels = count;
     const int64_t columns = std::min(scale * pieces_.columns, out.width - x);
     for (int64_t r = 0; r < scale * pieces_.rows && scale * row + r < out.height; ++r) {
-      const int64_t place = r / scale * pieces_.columns, y = scale * row + r;
+      const int64_t from = r / scale * pieces_.columns, y = scale * row + r;
       if (halved)
-        store_rows(at(0, 0) + place, step_, out, n, y, x, columns);
+        store_rows(at(0, 0) + from, step_, out, n, y, x, columns);
       else
-        store_rows(alternating(r % 2, place, count, columns), rows_step_, out, n, y, x, columns);
+        store_rows(alternating(r % 2, from, count, columns), rows_step_, out, n, y, x, columns);
     }
   }
 
