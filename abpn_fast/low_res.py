@@ -137,7 +137,9 @@ def _run(model: reference.ABPN, layer: Layer, thumbnail: Tensor) -> tuple[Tensor
 
 def _input(thumbnail: Tensor) -> Tensor:
     height, width = thumbnail.shape[-2:]
-    return pad(thumbnail, (0, -width % 64, 0, -height % 64), mode="replicate").mul(2).sub_(1)
+    if height % 64 or width % 64:
+        thumbnail = pad(thumbnail, (0, -width % 64, 0, -height % 64), mode="replicate")
+    return thumbnail.mul(2).sub_(1)
 
 
 def _mask(layer: Layer, features: list[Tensor]) -> Tensor:
@@ -190,11 +192,15 @@ def _state(model: reference.ABPN, thumbnail: Tensor) -> list[Tensor] | None:
     if torch.is_autocast_enabled(thumbnail.device.type):
         return None
     found: list[Tensor] = []
-    for part in (model.encoder, model.mask_branch, model.retouching_branch):
-        for module in () if part is None else part.modules():
-            if not _plain(module):
-                return None
-            found += [x for x in (*module._parameters.values(), *module._buffers.values()) if x is not None]
+    modules: list[nn.Module | None] = [model.encoder, model.mask_branch, model.retouching_branch]
+    # Not `Module.modules`, which names them all: this runs before every pass.
+    for module in modules:
+        if module is None:
+            continue
+        if not _plain(module):
+            return None
+        found += [x for x in (*module._parameters.values(), *module._buffers.values()) if x is not None]
+        modules += module._modules.values()
     if any(x.is_inference() for x in found):
         return None
     if torch.is_grad_enabled() and any(x.requires_grad for x in (thumbnail, *found)):
@@ -206,23 +212,25 @@ def _plain(module: nn.Module) -> bool:
     """Whether folding knows all that ``module`` does."""
     if module.training or module._forward_hooks or module._forward_pre_hooks:
         return False
-    if isinstance(module, nn.BatchNorm2d) and module.running_mean is None:
+    if type(module) is nn.BatchNorm2d and module._buffers["running_mean"] is None:
         return False
     return type(module) in _KNOWN
 
 
-_KNOWN = (
-    nn.Conv2d,
-    nn.BatchNorm2d,
-    reference.MutualEncoder,
-    reference.MaskPredictionBranch,
-    reference.LocalRetouchingBranch,
-    LocalAttentiveModule,
-    nn.Sequential,
-    nn.ModuleList,
-    nn.Identity,
-    nn.ReLU,
-    nn.LeakyReLU,
+_KNOWN = frozenset(
+    {
+        nn.Conv2d,
+        nn.BatchNorm2d,
+        reference.MutualEncoder,
+        reference.MaskPredictionBranch,
+        reference.LocalRetouchingBranch,
+        LocalAttentiveModule,
+        nn.Sequential,
+        nn.ModuleList,
+        nn.Identity,
+        nn.ReLU,
+        nn.LeakyReLU,
+    }
 )
 
 

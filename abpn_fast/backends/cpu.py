@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate, pad
+from torch.nn.functional import pad
 
 from abpn_fast import native
 from abpn_fast.backends.packed_filters import (
@@ -120,7 +120,7 @@ def gated_conv(
     else:
         even = _is_even(skip)
         direct = from_tensors(("direct", sizes, even), filters, lambda: pack_directly(filters, 1, *sizes, even))
-        _convolve_directly(features, skip, _resized(mask, skip), direct, negative_slope, out)
+        _convolve_directly(features, skip, mask, direct, negative_slope, out)
 
 
 def convolution(weight: Tensor, bias: Tensor, stride: int, negative_slope: float) -> Callable[[Tensor], Tensor]:
@@ -156,7 +156,7 @@ def attention(
     def run(features: Tensor, skip: Tensor, mask: Tensor | None) -> Tensor:
         out = skip.new_empty((skip.shape[0], len(bias) // 2, *skip.shape[2:]))
         direct = kept.get(lambda filters: pack_directly(filters, 1, features.shape[1], skip.shape[1], even=True))
-        _convolve_directly(features, skip, _resized(mask, skip), direct, negative_slope, out)
+        _convolve_directly(features, skip, mask, direct, negative_slope, out)
         return out
 
     return run
@@ -179,18 +179,11 @@ def _is_even(skip: Tensor) -> bool:
     return skip.shape[2] % 2 == 0 and skip.shape[3] % 2 == 0
 
 
-def _resized(mask: Tensor | None, skip: Tensor) -> Tensor | None:
-    if mask is None or mask.shape[0] == 0:
-        return None
-    return interpolate(mask.float(), size=skip.shape[2:], mode="bilinear", align_corners=False)
-
-
 def _convolve(
     features: Tensor, skip: Tensor, mask: Tensor | None, packed: PackedFilters, negative_slope: float, out: Tensor
 ) -> None:
     if out.numel() == 0:
         return
-    mask = _resized(mask, skip)
     given = None if packed.features is None else features
     ordinary = _ops().gated_conv(
         given,

@@ -14,6 +14,7 @@
 #include <torch/csrc/stable/ops.h>
 
 #include "gated_conv.h"
+#include "gated_plan.h"
 #include "operators.h"
 
 #define ABPN_SOURCE "../cpu/gated_conv.cpp"
@@ -62,19 +63,16 @@ class TransformedPart {
  public:
   static int64_t floats(const GatedConv& task, const GatedCut& pieces) {
     return plane(pieces) * (9 * packed(task.features_channels()) + 16 * packed(fine_channels(task))) +
-           line(pieces) * (9 * task.features_channels() + 16 * fine_channels(task)) + GatedRows::floats(task, pieces);
+           GatedRows::floats(task, pieces, kept);
   }
 
   TransformedPart(const GatedConv& task, const GatedCut& pieces, Scratch& scratch)
       : task_(task),
         pieces_(pieces),
         plane_(plane(pieces)),
-        line_(line(pieces)),
         features_(scratch.take(9 * packed(task.features_channels()) * plane_)),
         skip_(scratch.take(16 * packed(fine_channels(task)) * plane_)),
-        features_lines_(scratch.take(9 * task.features_channels() * line_)),
-        skip_lines_(scratch.take(16 * fine_channels(task) * line_)),
-        rows_(task, pieces, scratch) {}
+        rows_(task, pieces, kept, scratch) {}
 
   // Lanes of so many channels.
   static int64_t packed(int64_t channels) { return (channels + pack - 1) / pack; }
@@ -89,132 +87,98 @@ class TransformedPart {
     rows_.start(place.n, place.column);
     magnitude_ = Magnitude();
     for (int64_t r = 0; r < pieces_.rows; ++r) {
-      const int64_t i = place.row + r;
+      const int64_t i = place.row + r, to = r * pieces_.columns;
       if (task_.features) {
-        for (int64_t y = r == 0 ? i - 1 : i + 1; y <= i + 1; ++y) read_features(y);
-        transform_features(i, r * pieces_.columns);
+        for (int64_t y = r == 0 ? i - 1 : i + 1; y <= i + 1; ++y) rows_.read_coarse(y);
+        transform_features(i, place.column, features_ + to);
       }
-      for (int64_t y = r == 0 ? 2 * i - 1 : 2 * i + 1; y <= 2 * i + 2; ++y) {
-        read_fine(task_.skip, y, 0);
-        if (task_.mask) read_fine(*task_.mask, y, task_.skip.channels);
-      }
-      transform_skip(i, r * pieces_.columns);
+      for (int64_t y = r == 0 ? 2 * i - 1 : 2 * i + 1; y <= 2 * i + 2; ++y) rows_.read_fine(y);
+      transform_skip(i, place.column, skip_ + to);
     }
     return magnitude_.within(most);
   }
 
  private:
   static constexpr int pack = Lanes::channels;
+  static constexpr int64_t kept = 4;
   static constexpr float most = 1024.0f;
 
-  static int64_t line(const GatedCut& pieces) { return whole_vectors(pieces.columns); }
   // An odd number of cache lines: planes a multiple of 4 KB apart would displace each other.
   static int64_t plane(const GatedCut& pieces) {
     return (pieces.rows * pieces.columns + GatedResults::overrun) / 32 * 32 + 48;
   }
 
-  // Three lines of a channel in one of three rows, four in one of four.
-  float* features_line(int64_t y, int64_t c) const {
-    return features_lines_ + ((y + 3) % 3 * task_.features_channels() + c) * 3 * line_;
-  }
-  float* skip_line(int64_t y, int64_t c) const {
-    return skip_lines_ + ((y & 3) * fine_channels(task_) + c) * 4 * line_;
-  }
-
-  void read_features(int64_t y) {
-    const bool inside = rows_.read_coarse(y);
-    for (int64_t c = 0; c < task_.features->channels; ++c) {
-      float* to = features_line(y, c);
-      if (!inside) {
-        std::fill(to, to + 3 * line_, 0.0f);
-        continue;
-      }
-      const float* from = rows_.coarse(c);
-      for (int64_t x = 0; x < pieces_.columns; x += lanes) {
-        const Vec here = load(from + x);
-        magnitude_.add(here);
-        store(to + x, load(from + x - 1) - here);
-        store(to + line_ + x, here);
-        store(to + 2 * line_ + x, load(from + x + 1) - here);
-      }
-    }
+  void transform_features(int64_t i, int64_t column, float* to) {
+    transform<9, 3>(task_.features->channels, column, to,
+                    [&](int64_t c, int64_t r) { return rows_.coarse(c, i - 1 + r); },
+                    [&](const float* const* rows, int64_t x, auto take) ABPN_INLINED {
+                      Vec across[3][3];
+                      repeat<3>([&](auto r) ABPN_INLINED {
+                        const Vec b = rows_.coarse_at(rows[r], x);
+                        across[r][0] = rows_.coarse_at(rows[r], x - 1) - b;
+                        across[r][1] = b;
+                        across[r][2] = rows_.coarse_at(rows[r], x + 1) - b;
+                      });
+                      magnitude_.add(across[1][1]);
+                      repeat<3>([&](auto a) ABPN_INLINED {
+                        take(a, across[0][a] - across[1][a]);
+                        take(3 + a, across[1][a]);
+                        take(6 + a, across[2][a] - across[1][a]);
+                      });
+                    });
   }
 
-  void read_fine(const Picture& picture, int64_t y, int64_t first) {
-    const bool inside = rows_.read_fine(picture, y);
-    for (int64_t c = 0; c < picture.channels; ++c) {
-      float* to = skip_line(y, first + c);
-      if (!inside) {
-        std::fill(to, to + 4 * line_, 0.0f);
-        continue;
-      }
-      rows_.split(c);
-      const float *even = rows_.even(), *odd = rows_.odd();
-      for (int64_t x = 0; x < pieces_.columns; x += lanes) {
-        const Vec d0 = load(odd + x - 1), d1 = load(even + x), d2 = load(odd + x), d3 = load(even + x + 1);
-        magnitude_.add(d1);
-        magnitude_.add(d2);
-        store(to + x, d0 - d2);
-        store(to + line_ + x, d1 + d2);
-        store(to + 2 * line_ + x, d2 - d1);
-        store(to + 3 * line_ + x, d1 - d3);
-      }
-    }
-  }
-
-  // In whole vectors: what they write past the end of a row is overwritten by the next.
-  void transform_features(int64_t y, int64_t place) const {
-    const int64_t channels = task_.features->channels;
-    for (int64_t c = 0; c < channels; c += pack)
-      for (int64_t across = 0; across < 3; ++across)
-        transform<3>(features_ + c / pack * plane_ + place, packed(channels) * plane_, across, channels - c,
-                     [&](int64_t k, int64_t x, auto take) {
-                       const int64_t at = across * line_ + x;
-                       const Vec b = load(features_line(y, c + k) + at);
-                       take(0, load(features_line(y - 1, c + k) + at) - b);
-                       take(1, b);
-                       take(2, load(features_line(y + 1, c + k) + at) - b);
+  void transform_skip(int64_t i, int64_t column, float* to) {
+    transform<16, 4>(fine_channels(task_), column, to,
+                     [&](int64_t c, int64_t r) { return rows_.fine(c, 2 * i - 1 + r); },
+                     [&](const float* const* rows, int64_t x, auto take) ABPN_INLINED {
+                       Vec across[4][4];
+                       repeat<4>([&](auto r) ABPN_INLINED {
+                         const FourColumns d = rows_.fine_around(rows[r], x);
+                         if (r == 1 || r == 2) {
+                           magnitude_.add(d.even);
+                           magnitude_.add(d.odd);
+                         }
+                         across[r][0] = d.before - d.odd;
+                         across[r][1] = d.even + d.odd;
+                         across[r][2] = d.odd - d.even;
+                         across[r][3] = d.even - d.after;
+                       });
+                       repeat<4>([&](auto a) ABPN_INLINED {
+                         take(a, across[0][a] - across[2][a]);
+                         take(4 + a, across[1][a] + across[2][a]);
+                         take(8 + a, across[2][a] - across[1][a]);
+                         take(12 + a, across[1][a] - across[3][a]);
+                       });
                      });
   }
 
-  void transform_skip(int64_t y, int64_t place) const {
-    const int64_t channels = fine_channels(task_);
-    for (int64_t c = 0; c < channels; c += pack)
-      for (int64_t across = 0; across < 4; ++across)
-        transform<4>(skip_ + c / pack * plane_ + place, packed(channels) * plane_, across, channels - c,
-                     [&](int64_t k, int64_t x, auto take) {
-                       const int64_t at = across * line_ + x;
-                       const Vec d0 = load(skip_line(2 * y - 1, c + k) + at), d1 = load(skip_line(2 * y, c + k) + at);
-                       const Vec d2 = load(skip_line(2 * y + 1, c + k) + at), d3 = load(skip_line(2 * y + 2, c + k) + at);
-                       take(0, d0 - d2);
-                       take(1, d1 + d2);
-                       take(2, d2 - d1);
-                       take(3, d1 - d3);
-                     });
-  }
-
-  // `body(channel, x, take)` gives `take(down, vector)` the products down the columns; of the channels of a lane that are
-  // there, the others being zero.
-  template <int count, class Body>
-  ABPN_INLINE void transform(float* to, int64_t product, int64_t across, int64_t channels, const Body& body) const {
-    for (int64_t x = 0; x < pieces_.columns; x += lanes) {
-      Vec values[count][pack];
-      repeat<pack>([&](auto k) ABPN_INLINED {
-        if (k < channels)
-          body(k, x, [&](int down, Vec value) ABPN_INLINED { values[down][k] = value; });
-        else
-          for (int down = 0; down < count; ++down) values[down][k] = broadcast(0.0f);
-      });
-      repeat<count>([&](auto down) ABPN_INLINED {
-        store(to + (down * count + across) * product + x, Lanes::packed(values[down]));
-      });
+  // `row(channel, r)` is one of `height` rows, `body(rows, x, take)` gives `take(product, vector)` the products at coarse
+  // column x. In whole vectors: what they write past the end of a row is overwritten by the next.
+  template <int products, int height, class Row, class Body>
+  ABPN_INLINE void transform(int64_t channels, int64_t column, float* to, const Row& row, const Body& body) const {
+    const int64_t product = packed(channels) * plane_;
+    for (int64_t c = 0; c < channels; c += pack, to += plane_) {
+      const float* rows[pack][height];
+      for (int64_t k = 0; k < pack; ++k)
+        for (int64_t r = 0; r < height; ++r) rows[k][r] = row(std::min(c + k, channels - 1), r);
+      for (int64_t x = 0; x < pieces_.columns; x += lanes) {
+        Vec values[products][pack];
+        repeat<pack>([&](auto k) ABPN_INLINED {
+          const bool there = c + k < channels;
+          body(rows[k], column + x, [&](int p, Vec value) ABPN_INLINED {
+            values[p][k] = k == 0 || there ? value : broadcast(0.0f);
+          });
+        });
+        repeat<products>([&](auto p) ABPN_INLINED { store(to + p * product + x, Lanes::packed(values[p])); });
+      }
     }
   }
 
   const GatedConv& task_;
   const GatedCut& pieces_;
-  const int64_t plane_, line_;
-  float *const features_, *const skip_, *const features_lines_, *const skip_lines_;
+  const int64_t plane_;
+  float *const features_, *const skip_;
   GatedRows rows_;
   Magnitude magnitude_;
 };

@@ -8,6 +8,7 @@
 #include <torch/csrc/stable/ops.h>
 
 #include "gated_conv.h"
+#include "gated_plan.h"
 #include "operators.h"
 
 #define ABPN_SOURCE "../cpu/gated_conv_directly.cpp"
@@ -59,7 +60,7 @@ class ShiftedPart {
  public:
   static int64_t floats(const GatedConv& task, const GatedCut& pieces) {
     const int64_t planes = features_planes(task) * task.features_channels() + 8 * (task.skip.channels + 1);
-    return plane(pieces) * planes + GatedRows::floats(task, pieces);
+    return plane(pieces) * planes + GatedRows::floats(task, pieces, 1);
   }
 
   ShiftedPart(const GatedConv& task, const GatedCut& pieces, Scratch& scratch)
@@ -69,7 +70,7 @@ class ShiftedPart {
         features_(scratch.take(plane_ * features_planes(task) * task.features_channels())),
         skip_(scratch.take(plane_ * 8 * task.skip.channels)),
         mask_(scratch.take(plane_ * 8)),
-        rows_(task, pieces, scratch) {}
+        rows_(task, pieces, 1, scratch) {}
 
   int64_t plane() const { return plane_; }
   const float* features() const { return features_ + pieces_.columns; }
@@ -81,11 +82,13 @@ class ShiftedPart {
     rows_.start(place.n, place.column);
     magnitude_ = Magnitude();
     for (int64_t r = 0; r < pieces_.rows + 2; ++r) {
-      const int64_t y = place.row + r - 1, at = r * pieces_.columns;
-      if (task_.features) read_features(y, features_ + at);
-      for (int64_t odd = 0; odd < 2; ++odd) {
-        read_fine(task_.skip, 2 * y + odd, skip_ + at + 4 * odd * plane_);
-        if (task_.mask) read_fine(*task_.mask, 2 * y + odd, mask_ + at + 4 * odd * plane_);
+      const int64_t i = place.row + r - 1, at = r * pieces_.columns;
+      if (task_.features) read_features(i, place.column, features_ + at);
+      for (int64_t y = 2 * i; y <= 2 * i + 1; ++y) {
+        const int64_t row = at + (y & 1) * 4 * plane_;
+        rows_.read_fine(y);
+        for (int64_t c = 0; c < task_.skip.channels; ++c) spread(rows_.fine(c, y), place.column, skip_ + 8 * c * plane_ + row);
+        if (task_.mask) spread(rows_.fine(task_.skip.channels, y), place.column, mask_ + row);
       }
     }
     return magnitude_.within(std::numeric_limits<float>::max());
@@ -98,41 +101,37 @@ class ShiftedPart {
     return ((pieces.rows + 2) * pieces.columns + GatedResults::overrun) / 32 * 32 + 48;
   }
 
-  void read_features(int64_t y, float* to) {
-    const bool inside = rows_.read_coarse(y);
-    const int64_t channels = task_.features->channels;
-    if (task_.phased) {
-      for (int64_t c = 0; inside && c < channels; ++c)
-        for (int64_t x = 0; x < pieces_.columns; x += lanes) magnitude_.add(load(rows_.coarse(c) + x));
-      for (int64_t c = 0; c < channels; ++c)
-        for (int64_t shift = 0; shift < 3; ++shift, to += plane_)
-          copy(inside ? rows_.coarse(c) + shift - 1 : nullptr, to);
-      return;
-    }
-    // At odd sizes the last row or column of the features is there once, not twice.
-    if (inside) rows_.upsample();
-    spread(inside, channels, to);
-    spread(inside && 2 * y + 1 < task_.skip.height, channels, to + 4 * plane_);
-  }
-
-  void read_fine(const Picture& picture, int64_t y, float* to) {
-    spread(rows_.read_fine(picture, y), picture.channels, to);
-  }
-
-  void spread(bool inside, int64_t channels, float* to) {
-    for (int64_t c = 0; c < channels; ++c, to += 8 * plane_) {
-      if (inside) rows_.split(c);
-      const float *even = inside ? rows_.even() : nullptr, *odd = inside ? rows_.odd() : nullptr;
-      copy(inside ? odd - 1 : nullptr, to);
-      copy(even, to + plane_);
-      copy(odd, to + 2 * plane_);
-      copy(inside ? even + 1 : nullptr, to + 3 * plane_);
+  void read_features(int64_t i, int64_t column, float* to) {
+    rows_.read_coarse(i);
+    for (int64_t c = 0; c < task_.features->channels; ++c, to += features_planes(task_) * plane_) {
+      if (task_.phased) {
+        shift(rows_.coarse(c, i), column, to);
+      } else {
+        spread(rows_.upsampled(c, 2 * i), column, to);
+        spread(rows_.upsampled(c, 2 * i + 1), column, to + 4 * plane_);
+      }
     }
   }
 
   // In whole vectors: what they write past the end of a row is overwritten by the next.
-  void copy(const float* from, float* to) const {
-    for (int64_t x = 0; x < pieces_.columns; x += lanes) store(to + x, from == nullptr ? broadcast(0.0f) : load(from + x));
+  void shift(const float* row, int64_t column, float* to) {
+    for (int64_t x = 0; x < pieces_.columns; x += lanes) {
+      const Vec here = rows_.coarse_at(row, column + x);
+      magnitude_.add(here);
+      store(to + x, rows_.coarse_at(row, column + x - 1));
+      store(to + plane_ + x, here);
+      store(to + 2 * plane_ + x, rows_.coarse_at(row, column + x + 1));
+    }
+  }
+
+  void spread(const float* row, int64_t column, float* to) const {
+    for (int64_t x = 0; x < pieces_.columns; x += lanes) {
+      const FourColumns d = rows_.fine_around(row, column + x);
+      store(to + x, d.before);
+      store(to + plane_ + x, d.even);
+      store(to + 2 * plane_ + x, d.odd);
+      store(to + 3 * plane_ + x, d.after);
+    }
   }
 
   const GatedConv& task_;

@@ -55,8 +55,8 @@ GatedConv gated_conv_task(const std::optional<Tensor>& features, const Tensor& s
   }
   if (mask) {
     task.mask = input(*mask);
-    check(task.mask->channels == 1 && task.mask->height == fine.height && task.mask->width == fine.width &&
-              task.mask->count == fine.count && groups > 1,
+    check(task.mask->channels == 1 && task.mask->height > 0 && task.mask->width > 0 && task.mask->count == fine.count &&
+              groups > 1,
           "mask does not fit skip, or there are no gates");
   }
   task.bias = packed_filters(bias, groups * task.channel_blocks() * task.packed_channels());

@@ -1,96 +1,185 @@
 // What the kernels of gated_conv have in common: rows of a part in, results of a part out, sums of a tile in registers.
 // Inside an instruction set's namespace.
 
-// Zeros left and right of the rows that are read; no vector is longer.
-constexpr int64_t gated_edge = 16;
 inline int64_t whole_vectors(int64_t count) { return (count + 15) / 16 * 16; }
+
+// The columns of a row that are there; any other is 0.
+struct Columns {
+  int64_t begin = 0, end = 0;
+
+  // Those of [first, last) that a picture has.
+  static Columns within(int64_t first, int64_t last, int64_t width) {
+    return {std::max<int64_t>(first, 0), std::min(last, width)};
+  }
+  Vec at(const float* row, int64_t x) const {
+    return x >= begin && x + lanes <= end ? load(row + x) : load_some(row + x, begin - x, end - x);
+  }
+};
+
+// Of coarse column j the columns 2 j - 1, 2 j, 2 j + 1 and 2 j + 2.
+struct FourColumns {
+  Vec before, even, odd, after;
+};
+
+// A picture's rows of some columns in float32: where they lie if they are that already, else copies of the last few.
+class FloatRows {
+ public:
+  static int64_t step(int64_t columns) { return whole_vectors(columns + 2); }
+  static int64_t floats(const Picture& picture, int64_t columns, int64_t kept) {
+    return in_place(picture) ? 0 : kept * picture.channels * step(columns);
+  }
+
+  FloatRows(const Picture& picture, int64_t columns, int64_t kept, Scratch& scratch)
+      : picture_(picture), step_(step(columns)), kept_(kept), copies_(scratch.take(floats(picture, columns, kept))) {}
+
+  void start(int64_t n, const Columns& columns) {
+    n_ = n;
+    columns_ = columns;
+  }
+  bool has(int64_t y) const { return y >= 0 && y < picture_.height; }
+  // Before `row` for that y.
+  void read(int64_t y) const {
+    if (!in_place(picture_) && has(y))
+      load_rows(picture_, n_, y, columns_.begin, columns_.end - columns_.begin, copy(0, y), step_);
+  }
+  // Pixel x at [x].
+  const float* row(int64_t c, int64_t y) const {
+    if (in_place(picture_)) return reinterpret_cast<const float*>(picture_.address(n_, c, y, 0));
+    return copy(c, y) - columns_.begin;
+  }
+
+ private:
+  static bool in_place(const Picture& picture) { return picture.kind == Kind::f32 && picture.stride[3] == 1; }
+  float* copy(int64_t c, int64_t y) const { return copies_ + (y % kept_ * picture_.channels + c) * step_; }
+
+  const Picture& picture_;
+  const int64_t step_, kept_;
+  float* const copies_;
+  int64_t n_ = 0;
+  Columns columns_;
+};
+
+// The same of the mask, resized to the size of the result.
+class MaskRows {
+ public:
+  static int64_t floats(const Picture& mask, int64_t columns, int64_t kept) {
+    return (kept + 3) * FloatRows::step(columns) + 2 * whole_vectors(mask.width);
+  }
+
+  MaskRows(const Picture& mask, const Picture& fine, int64_t columns, int64_t kept, Scratch& scratch)
+      : mask_(mask),
+        fine_(fine),
+        step_(FloatRows::step(columns)),
+        kept_(kept),
+        rows_(scratch.take(kept * step_)),
+        right_(scratch.take(step_)),
+        first_(reinterpret_cast<int32_t*>(scratch.take(step_))),
+        second_(reinterpret_cast<int32_t*>(scratch.take(step_))),
+        above_(scratch.take(whole_vectors(mask.width))),
+        below_(scratch.take(whole_vectors(mask.width))) {}
+
+  void start(int64_t n, const Columns& columns) {
+    n_ = n;
+    columns_ = columns;
+    for (int64_t x = columns.begin; x < columns.end; ++x) {
+      const gated::Between between = gated::between(x, mask_.width, fine_.width);
+      first_[x - columns.begin] = between.first;
+      second_[x - columns.begin] = between.second;
+      right_[x - columns.begin] = between.weight;
+    }
+  }
+  void read(int64_t y) const {
+    if (y < 0 || y >= fine_.height) return;
+    const gated::Between between = gated::between(y, mask_.height, fine_.height);
+    const int64_t count = columns_.end - columns_.begin, first = first_[0], some = second_[count - 1] + 1 - first;
+    load_rows(mask_, n_, between.first, first, some, above_ + first, 0);
+    load_rows(mask_, n_, between.second, first, some, below_ + first, 0);
+    const float bottom = between.weight, top = 1.0f - bottom;
+    for (int64_t x = first; x < first + some; ++x) above_[x] = top * above_[x] + bottom * below_[x];
+    float* to = rows_ + y % kept_ * step_;
+    for (int64_t x = 0; x < count; ++x)
+      to[x] = (1.0f - right_[x]) * above_[first_[x]] + right_[x] * above_[second_[x]];
+  }
+  const float* row(int64_t y) const { return rows_ + y % kept_ * step_ - columns_.begin; }
+
+ private:
+  const Picture &mask_, &fine_;
+  const int64_t step_, kept_;
+  float *const rows_, *const right_;
+  int32_t *const first_, *const second_;
+  float *const above_, *const below_;
+  int64_t n_ = 0;
+  Columns columns_;
+};
 
 // Rows of a part and one pixel on each side of them, 0 outside the picture.
 class GatedRows {
  public:
-  static int64_t floats(const GatedConv& task, const GatedCut& pieces) {
-    return coarse_step(pieces) * (task.features_channels() + 2) + fine_step(pieces) * fine_channels(task);
+  // Of the last `kept` rows of each picture.
+  static int64_t floats(const GatedConv& task, const GatedCut& pieces, int64_t kept) {
+    const int64_t fine = 2 * pieces.columns;
+    return (task.features ? FloatRows::floats(*task.features, pieces.columns, kept) : 0) +
+           FloatRows::floats(task.skip, fine, kept) + (task.mask ? MaskRows::floats(*task.mask, fine, kept) : 0) +
+           2 * FloatRows::step(fine);
   }
 
-  GatedRows(const GatedConv& task, const GatedCut& pieces, Scratch& scratch)
-      : task_(task),
-        columns_(pieces.columns),
-        coarse_step_(coarse_step(pieces)),
-        fine_step_(fine_step(pieces)),
-        coarse_(cleared(scratch, coarse_step_ * task.features_channels())),
-        even_(cleared(scratch, coarse_step_)),
-        odd_(cleared(scratch, coarse_step_)),
-        fine_(cleared(scratch, fine_step_ * fine_channels(task))) {}
+  GatedRows(const GatedConv& task, const GatedCut& pieces, int64_t kept, Scratch& scratch)
+      : task_(task), width_(pieces.columns), skip_(task.skip, 2 * width_, kept, scratch) {
+    if (task.features) features_.emplace(*task.features, width_, kept, scratch);
+    if (task.mask) mask_.emplace(*task.mask, task.skip, 2 * width_, kept, scratch);
+    zeros_ = scratch.take(FloatRows::step(2 * width_));
+    upsampled_ = scratch.take(FloatRows::step(2 * width_));
+    std::fill(zeros_, upsampled_, 0.0f);
+  }
 
   // Coarse columns from `column` on, from now on.
   void start(int64_t n, int64_t column) {
-    n_ = n;
-    column_ = column;
+    coarse_ = Columns::within(column - 1, column + width_ + 1, task_.coarse_width());
+    fine_ = Columns::within(2 * column - 1, 2 * (column + width_) + 1, task_.skip.width);
+    skip_.start(n, fine_);
+    if (features_) features_->start(n, coarse_);
+    if (mask_) mask_->start(n, fine_);
   }
 
-  // Row y of the features: whether there is one.
-  bool read_coarse(int64_t y) {
-    if (y < 0 || y >= task_.features->height) return false;
-    read(*task_.features, y, column_, columns_, coarse_, coarse_step_);
-    return true;
-  }
-  const float* coarse(int64_t c) const { return coarse_ + c * coarse_step_; }
-
-  // Row y of a picture as fine as the result.
-  bool read_fine(const Picture& picture, int64_t y) {
-    if (y < 0 || y >= picture.height) return false;
-    read(picture, y, 2 * column_, 2 * columns_, fine_, fine_step_);
-    return true;
-  }
-  // Row y of the upsampled features, from the coarse row that was read last.
-  void upsample() {
-    const int64_t end = task_.skip.width - 2 * column_;
-    for (int64_t c = 0; c < task_.features->channels; ++c)
-      for (int64_t x = -1; x <= 2 * columns_; ++x)
-        fine_[c * fine_step_ + x] = x < end ? coarse(c)[x >> 1] : 0.0f;
+  // Before the functions below for that y.
+  void read_coarse(int64_t y) const { features_->read(y); }
+  void read_fine(int64_t y) const {
+    skip_.read(y);
+    if (mask_) mask_->read(y);
   }
 
-  // Even and odd columns of a channel of the fine row: of coarse column j there are 2 j and 2 j + 1, and for the columns
-  // around it, `even()[columns]` and `odd()[-1]`.
-  void split(int64_t c) {
-    const float* from = fine_ + c * fine_step_;
-    for (int64_t x = 0; x < columns_; x += lanes) {
-      const Pair pair = separated(load(from + 2 * x), load(from + 2 * x + lanes));
-      store(even_ + x, pair.first);
-      store(odd_ + x, pair.second);
-    }
-    odd_[-1] = from[-1];
-    even_[columns_] = from[2 * columns_];
+  // Row y of a channel of the features.
+  const float* coarse(int64_t c, int64_t y) const {
+    return features_->has(y) ? features_->row(c, y) : zeros_ - coarse_.begin;
   }
-  const float* even() const { return even_; }
-  const float* odd() const { return odd_; }
+  // Row y of a channel of the skip or, after those, of the mask.
+  const float* fine(int64_t c, int64_t y) const {
+    if (!skip_.has(y)) return zeros_ - fine_.begin;
+    return c < task_.skip.channels ? skip_.row(c, y) : mask_->row(y);
+  }
+  // Row y of a channel of the upsampled features: at odd sizes the last row or column is there once, not twice.
+  const float* upsampled(int64_t c, int64_t y) const {
+    if (!skip_.has(y)) return zeros_ - fine_.begin;
+    const float* from = features_->row(c, y >> 1);
+    for (int64_t x = fine_.begin; x < fine_.end; ++x) upsampled_[x - fine_.begin] = from[x >> 1];
+    return upsampled_ - fine_.begin;
+  }
+
+  Vec coarse_at(const float* row, int64_t x) const { return coarse_.at(row, x); }
+  FourColumns fine_around(const float* row, int64_t x) const {
+    const Pair first = separated(fine_.at(row, 2 * x - 1), fine_.at(row, 2 * x - 1 + lanes));
+    const Pair second = separated(fine_.at(row, 2 * x + 1), fine_.at(row, 2 * x + 1 + lanes));
+    return {first.first, first.second, second.first, second.second};
+  }
 
  private:
-  static int64_t coarse_step(const GatedCut& pieces) { return whole_vectors(pieces.columns) + 2 * gated_edge; }
-  static int64_t fine_step(const GatedCut& pieces) { return 2 * whole_vectors(pieces.columns) + 2 * gated_edge; }
-  static int64_t fine_channels(const GatedConv& task) { return std::max(task.skip.channels, task.features_channels()) + 1; }
-
-  // Zeros beyond the columns that are read, too: whole vectors are.
-  static float* cleared(Scratch& scratch, int64_t floats) {
-    float* rows = scratch.take(floats);
-    std::fill(rows, rows + floats, 0.0f);
-    return rows + gated_edge;
-  }
-
-  // `count` pixels of every channel from column x on, and one on each side.
-  void read(const Picture& picture, int64_t y, int64_t x, int64_t count, float* to, int64_t step) const {
-    const int64_t begin = std::max<int64_t>(x - 1, 0), end = std::min(x + count + 1, picture.width);
-    load_rows(picture, n_, y, begin, end - begin, to + begin - x, step);
-    for (int64_t c = 0; c < picture.channels; ++c, to += step) {
-      std::fill(to - 1, to + begin - x, 0.0f);
-      std::fill(to + end - x, to + count + 1, 0.0f);
-    }
-  }
-
   const GatedConv& task_;
-  const int64_t columns_, coarse_step_, fine_step_;
-  int64_t n_ = 0, column_ = 0;
-  float *const coarse_, *const even_, *const odd_, *const fine_;
+  const int64_t width_;
+  FloatRows skip_;
+  std::optional<FloatRows> features_;
+  std::optional<MaskRows> mask_;
+  float *zeros_, *upsampled_;
+  Columns coarse_, fine_;
 };
 
 // Where a part begins: an image, a coarse row and column.
@@ -161,7 +250,7 @@ class GatedResults {
 
  private:
   static int64_t step(const GatedCut& pieces) { return whole_vectors(pieces.rows * pieces.columns + overrun); }
-  static int64_t rows_step(const GatedCut& pieces) { return 2 * whole_vectors(pieces.columns) + 2 * gated_edge; }
+  static int64_t rows_step(const GatedCut& pieces) { return 2 * whole_vectors(pieces.columns); }
 
   // The columns of two phases.
   const float* alternating(int below, int64_t place, int64_t count, int64_t columns) const {

@@ -7,6 +7,13 @@ struct Vec {
 };
 
 inline Vec load(const float* from) { return {_mm256_loadu_ps(from)}; }
+// Lanes [begin, end) of the vector at `from`, the others 0 and not read.
+inline Vec load_some(const float* from, int64_t begin, int64_t end) {
+  const __m256i index = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  const __m256i first = _mm256_set1_epi32(static_cast<int>(std::clamp<int64_t>(begin, 0, lanes)));
+  const __m256i last = _mm256_set1_epi32(static_cast<int>(std::clamp<int64_t>(end, 0, lanes)));
+  return {_mm256_maskload_ps(from, _mm256_andnot_si256(_mm256_cmpgt_epi32(first, index), _mm256_cmpgt_epi32(last, index)))};
+}
 inline Vec in_register(Vec a) { return a; }
 // sum += a * b, in place: left to itself GCC moves sums between registers, which costs as much as an addition.
 inline void add_product(Vec& sum, Vec a, Vec b) { asm("vfmadd231ps %2, %1, %0" : "+x"(sum.v) : "x"(a.v), "x"(b.v)); }

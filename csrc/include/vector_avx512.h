@@ -10,6 +10,11 @@ struct Vec {
 };
 
 inline Vec load(const float* from) { return {_mm512_loadu_ps(from)}; }
+// Lanes [begin, end) of the vector at `from`, the others 0 and not read.
+inline Vec load_some(const float* from, int64_t begin, int64_t end) {
+  const auto below = [](int64_t lane) { return (1u << std::clamp<int64_t>(lane, 0, lanes)) - 1; };
+  return {_mm512_maskz_loadu_ps(static_cast<__mmask16>(below(end) & ~below(begin)), from)};
+}
 // GCC otherwise turns one load with three uses into three memory operands, and unaligned loads are what a tile has least of.
 inline Vec in_register(Vec a) {
   asm("" : "+v"(a.v));

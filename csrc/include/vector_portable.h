@@ -12,6 +12,12 @@ inline Vec load(const float* from) {
   std::memcpy(&a.v, from, sizeof a.v);
   return a;
 }
+// Lanes [begin, end) of the vector at `from`, the others 0 and not read.
+inline Vec load_some(const float* from, int64_t begin, int64_t end) {
+  Vec a{};
+  for (int64_t lane = std::max<int64_t>(begin, 0); lane < std::min<int64_t>(end, lanes); ++lane) a.v[lane] = from[lane];
+  return a;
+}
 inline Vec in_register(Vec a) { return a; }
 // sum += a * b.
 inline void add_product(Vec& sum, Vec a, Vec b) { sum.v = a.v * b.v + sum.v; }
