@@ -76,6 +76,15 @@ class TestParity:
         # More channels than a part holds of all products at once, and more than one block of them.
         check(inputs((16, 24), 136, count=1))
 
+    @pytest.mark.parametrize("mask", [(3, 7), (8, 500), (20, 731)], ids=str)
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+    @pytest.mark.parametrize("width", [3, 16])
+    def test_several_parts_beside_each_other(
+        self, width: int, dtype: torch.dtype, mask: tuple[int, int], instruction_set: str
+    ) -> None:
+        given = inputs((8, 500), width, dtype=dtype)
+        check(given | {"mask": picture(2, 1, *mask, dtype=dtype)})
+
     @pytest.mark.parametrize("values", [1e3, 1e5, 1e30, 1e-30, 1e-42])
     def test_magnitudes(self, values: float, instruction_set: str) -> None:
         given = inputs((14, 36))
