@@ -63,16 +63,18 @@ class TransformedPart {
  public:
   static int64_t floats(const GatedConv& task, const GatedCut& pieces) {
     return plane(pieces) * (9 * packed(task.features_channels()) + 16 * packed(fine_channels(task))) +
-           GatedRows::floats(task, pieces, kept);
+           pack * GatedRows::fine_planes * GatedRows::plane(pieces) + GatedRows::floats(task, pieces);
   }
 
   TransformedPart(const GatedConv& task, const GatedCut& pieces, Scratch& scratch)
       : task_(task),
         pieces_(pieces),
         plane_(plane(pieces)),
+        spread_plane_(GatedRows::plane(pieces)),
         features_(scratch.take(9 * packed(task.features_channels()) * plane_)),
         skip_(scratch.take(16 * packed(fine_channels(task)) * plane_)),
-        rows_(task, pieces, kept, scratch) {}
+        spread_(scratch.take(pack * GatedRows::fine_planes * spread_plane_)),
+        rows_(task, pieces, scratch) {}
 
   // Lanes of so many channels.
   static int64_t packed(int64_t channels) { return (channels + pack - 1) / pack; }
@@ -84,103 +86,85 @@ class TransformedPart {
 
   // Whether all values of the part are ordinary: an infinity, NaN or a huge one would spread to all four phases.
   bool read(const GatedPlace& place) {
-    rows_.start(place.n, place.column);
-    magnitude_ = Magnitude();
-    for (int64_t r = 0; r < pieces_.rows; ++r) {
-      const int64_t i = place.row + r, to = r * pieces_.columns;
-      if (task_.features) {
-        for (int64_t y = r == 0 ? i - 1 : i + 1; y <= i + 1; ++y) rows_.read_coarse(y);
-        transform_features(i, place.column, features_ + to);
-      }
-      for (int64_t y = r == 0 ? 2 * i - 1 : 2 * i + 1; y <= 2 * i + 2; ++y) rows_.read_fine(y);
-      transform_skip(i, place.column, skip_ + to);
-    }
-    return magnitude_.within(most);
+    Magnitude magnitude;
+    rows_.read(place);
+    if (task_.features)
+      transform<9>(task_.features->channels, features_,
+                   [&](int64_t c, float* planes) { rows_.spread_features(c, planes, magnitude); },
+                   [&](const float* planes, auto take) ABPN_INLINED { transform_features(planes, take); });
+    transform<16>(fine_channels(task_), skip_,
+                  [&](int64_t c, float* planes) { rows_.spread_fine(c, planes, magnitude); },
+                  [&](const float* planes, auto take) ABPN_INLINED { transform_skip(planes, take); });
+    return magnitude.within(most);
   }
 
  private:
   static constexpr int pack = Lanes::channels;
-  static constexpr int64_t kept = 4;
   static constexpr float most = 1024.0f;
 
-  // An odd number of cache lines: planes a multiple of 4 KB apart would displace each other.
-  static int64_t plane(const GatedCut& pieces) {
-    return (pieces.rows * pieces.columns + GatedResults::overrun) / 32 * 32 + 48;
+  static int64_t plane(const GatedCut& pieces) { return plane_of(pieces.rows * pieces.columns); }
+
+  // `take(product, vector)` gets the products of a vector of pixels, in the row above which `planes` begin.
+  template <class Take>
+  ABPN_INLINE void transform_features(const float* planes, const Take& take) const {
+    Vec across[3][3];
+    repeat<3>([&](auto r) ABPN_INLINED {
+      const float* at = planes + r * pieces_.columns;
+      const Vec b = load(at + spread_plane_);
+      across[r][0] = load(at) - b;
+      across[r][1] = b;
+      across[r][2] = load(at + 2 * spread_plane_) - b;
+    });
+    repeat<3>([&](auto a) ABPN_INLINED {
+      take(a, across[0][a] - across[1][a]);
+      take(3 + a, across[1][a]);
+      take(6 + a, across[2][a] - across[1][a]);
+    });
   }
 
-  void transform_features(int64_t i, int64_t column, float* to) {
-    transform<9, 3>(task_.features->channels, column, to,
-                    [&](int64_t c, int64_t r) { return rows_.coarse(c, i - 1 + r); },
-                    [&](const float* const* rows, int64_t x, auto take) ABPN_INLINED {
-                      Vec across[3][3];
-                      repeat<3>([&](auto r) ABPN_INLINED {
-                        const Vec b = rows_.coarse_at(rows[r], x);
-                        across[r][0] = rows_.coarse_at(rows[r], x - 1) - b;
-                        across[r][1] = b;
-                        across[r][2] = rows_.coarse_at(rows[r], x + 1) - b;
-                      });
-                      magnitude_.add(across[1][1]);
-                      repeat<3>([&](auto a) ABPN_INLINED {
-                        take(a, across[0][a] - across[1][a]);
-                        take(3 + a, across[1][a]);
-                        take(6 + a, across[2][a] - across[1][a]);
-                      });
-                    });
+  template <class Take>
+  ABPN_INLINE void transform_skip(const float* planes, const Take& take) const {
+    Vec across[4][4];
+    repeat<4>([&](auto r) ABPN_INLINED {
+      // Rows 2 i - 1 to 2 i + 2, of which the odd ones lie in the second four planes.
+      const float* at = planes + (r % 2 == 0 ? 4 : 0) * spread_plane_ + (r + 1) / 2 * pieces_.columns;
+      const Vec before = load(at), even = load(at + spread_plane_), odd = load(at + 2 * spread_plane_);
+      across[r][0] = before - odd;
+      across[r][1] = even + odd;
+      across[r][2] = odd - even;
+      across[r][3] = even - load(at + 3 * spread_plane_);
+    });
+    repeat<4>([&](auto a) ABPN_INLINED {
+      take(a, across[0][a] - across[2][a]);
+      take(4 + a, across[1][a] + across[2][a]);
+      take(8 + a, across[2][a] - across[1][a]);
+      take(12 + a, across[1][a] - across[3][a]);
+    });
   }
 
-  void transform_skip(int64_t i, int64_t column, float* to) {
-    transform<16, 4>(fine_channels(task_), column, to,
-                     [&](int64_t c, int64_t r) { return rows_.fine(c, 2 * i - 1 + r); },
-                     [&](const float* const* rows, int64_t x, auto take) ABPN_INLINED {
-                       Vec across[4][4];
-                       repeat<4>([&](auto r) ABPN_INLINED {
-                         const FourColumns d = rows_.fine_around(rows[r], x);
-                         if (r == 1 || r == 2) {
-                           magnitude_.add(d.even);
-                           magnitude_.add(d.odd);
-                         }
-                         across[r][0] = d.before - d.odd;
-                         across[r][1] = d.even + d.odd;
-                         across[r][2] = d.odd - d.even;
-                         across[r][3] = d.even - d.after;
-                       });
-                       repeat<4>([&](auto a) ABPN_INLINED {
-                         take(a, across[0][a] - across[2][a]);
-                         take(4 + a, across[1][a] + across[2][a]);
-                         take(8 + a, across[2][a] - across[1][a]);
-                         take(12 + a, across[1][a] - across[3][a]);
-                       });
-                     });
-  }
-
-  // `row(channel, r)` is one of `height` rows, `body(rows, x, take)` gives `take(product, vector)` the products at coarse
-  // column x. In whole vectors: what they write past the end of a row is overwritten by the next.
-  template <int products, int height, class Row, class Body>
-  ABPN_INLINE void transform(int64_t channels, int64_t column, float* to, const Row& row, const Body& body) const {
-    const int64_t product = packed(channels) * plane_;
+  // `spread(c, planes)` gives the planes of a channel, `products(planes, take)` their products.
+  template <int count, class Spread, class Products>
+  ABPN_INLINE void transform(int64_t channels, float* to, const Spread& spread, const Products& products) const {
+    const int64_t product = packed(channels) * plane_, planes = GatedRows::fine_planes * spread_plane_;
     for (int64_t c = 0; c < channels; c += pack, to += plane_) {
-      const float* rows[pack][height];
-      for (int64_t k = 0; k < pack; ++k)
-        for (int64_t r = 0; r < height; ++r) rows[k][r] = row(std::min(c + k, channels - 1), r);
-      for (int64_t x = 0; x < pieces_.columns; x += lanes) {
-        Vec values[products][pack];
+      for (int64_t k = 0; k < std::min<int64_t>(pack, channels - c); ++k) spread(c + k, spread_ + k * planes);
+      for (int64_t q = 0; q < pieces_.rows * pieces_.columns; q += lanes) {
+        Vec values[count][pack];
         repeat<pack>([&](auto k) ABPN_INLINED {
           const bool there = c + k < channels;
-          body(rows[k], column + x, [&](int p, Vec value) ABPN_INLINED {
-            values[p][k] = k == 0 || there ? value : broadcast(0.0f);
-          });
+          products(spread_ + k * planes + q,
+                   [&](int p, Vec value) ABPN_INLINED { values[p][k] = k == 0 || there ? value : broadcast(0.0f); });
         });
-        repeat<products>([&](auto p) ABPN_INLINED { store(to + p * product + x, Lanes::packed(values[p])); });
+        repeat<count>([&](auto p) ABPN_INLINED { store(to + p * product + q, Lanes::packed(values[p])); });
       }
     }
   }
 
   const GatedConv& task_;
   const GatedCut& pieces_;
-  const int64_t plane_;
-  float *const features_, *const skip_;
+  const int64_t plane_, spread_plane_;
+  float *const features_, *const skip_, *const spread_;
   GatedRows rows_;
-  Magnitude magnitude_;
 };
 
 // One product of some pixels, for all lanes of channels that are read, plus the bias. A function of its own, or the compiler

@@ -52,86 +52,50 @@ bool gated_conv_directly(std::optional<Tensor> features, Tensor skip, std::optio
 
 #include "gated_rows.h"
 
-// One plane per channel, from the row above the part on. A tap is a place in a plane for every pixel, and neighbours stay
-// neighbours from row to row, so that vectors need not end with one: of the features there are three planes per channel,
-// shifted by -1, 0 and 1 column; of pictures as fine as the result eight, of their even and odd rows, each with columns
-// 2 j - 1, 2 j, 2 j + 1 and 2 j + 2 for coarse column j.
+// The planes of all channels of a part.
 class ShiftedPart {
  public:
   static int64_t floats(const GatedConv& task, const GatedCut& pieces) {
-    const int64_t planes = features_planes(task) * task.features_channels() + 8 * (task.skip.channels + 1);
-    return plane(pieces) * planes + GatedRows::floats(task, pieces, 1);
+    const int64_t fine = GatedRows::fine_planes * (task.skip.channels + 1);
+    return GatedRows::plane(pieces) * (features_planes(task) * task.features_channels() + fine) +
+           GatedRows::floats(task, pieces);
   }
 
   ShiftedPart(const GatedConv& task, const GatedCut& pieces, Scratch& scratch)
       : task_(task),
         pieces_(pieces),
-        plane_(plane(pieces)),
+        plane_(GatedRows::plane(pieces)),
         features_(scratch.take(plane_ * features_planes(task) * task.features_channels())),
-        skip_(scratch.take(plane_ * 8 * task.skip.channels)),
-        mask_(scratch.take(plane_ * 8)),
-        rows_(task, pieces, 1, scratch) {}
+        skip_(scratch.take(plane_ * GatedRows::fine_planes * task.skip.channels)),
+        mask_(scratch.take(plane_ * GatedRows::fine_planes)),
+        rows_(task, pieces, scratch) {}
 
   int64_t plane() const { return plane_; }
+  // From the first row of the part on.
   const float* features() const { return features_ + pieces_.columns; }
   const float* skip() const { return skip_ + pieces_.columns; }
   const float* mask() const { return mask_ + pieces_.columns; }
 
   // Whether the features may meet filters that are sums of taps.
   bool read(const GatedPlace& place) {
-    rows_.start(place.n, place.column);
-    magnitude_ = Magnitude();
-    for (int64_t r = 0; r < pieces_.rows + 2; ++r) {
-      const int64_t i = place.row + r - 1, at = r * pieces_.columns;
-      if (task_.features) read_features(i, place.column, features_ + at);
-      for (int64_t y = 2 * i; y <= 2 * i + 1; ++y) {
-        const int64_t row = at + (y & 1) * 4 * plane_;
-        rows_.read_fine(y);
-        for (int64_t c = 0; c < task_.skip.channels; ++c) spread(rows_.fine(c, y), place.column, skip_ + 8 * c * plane_ + row);
-        if (task_.mask) spread(rows_.fine(task_.skip.channels, y), place.column, mask_ + row);
-      }
+    Magnitude magnitude, ignored;
+    rows_.read(place);
+    for (int64_t c = 0; c < task_.features_channels(); ++c) {
+      float* planes = features_ + c * features_planes(task_) * plane_;
+      if (task_.phased)
+        rows_.spread_features(c, planes, magnitude);
+      else
+        rows_.spread_upsampled(c, planes, ignored);
     }
-    return magnitude_.within(std::numeric_limits<float>::max());
+    for (int64_t c = 0; c < task_.skip.channels; ++c)
+      rows_.spread_fine(c, skip_ + c * GatedRows::fine_planes * plane_, ignored);
+    if (task_.mask) rows_.spread_fine(task_.skip.channels, mask_, ignored);
+    return magnitude.within(std::numeric_limits<float>::max());
   }
 
  private:
-  static int64_t features_planes(const GatedConv& task) { return task.phased ? 3 : 8; }
-  // An odd number of cache lines: planes a multiple of 4 KB apart would displace each other.
-  static int64_t plane(const GatedCut& pieces) {
-    return ((pieces.rows + 2) * pieces.columns + GatedResults::overrun) / 32 * 32 + 48;
-  }
-
-  void read_features(int64_t i, int64_t column, float* to) {
-    rows_.read_coarse(i);
-    for (int64_t c = 0; c < task_.features->channels; ++c, to += features_planes(task_) * plane_) {
-      if (task_.phased) {
-        shift(rows_.coarse(c, i), column, to);
-      } else {
-        spread(rows_.upsampled(c, 2 * i), column, to);
-        spread(rows_.upsampled(c, 2 * i + 1), column, to + 4 * plane_);
-      }
-    }
-  }
-
-  // In whole vectors: what they write past the end of a row is overwritten by the next.
-  void shift(const float* row, int64_t column, float* to) {
-    for (int64_t x = 0; x < pieces_.columns; x += lanes) {
-      const Vec here = rows_.coarse_at(row, column + x);
-      magnitude_.add(here);
-      store(to + x, rows_.coarse_at(row, column + x - 1));
-      store(to + plane_ + x, here);
-      store(to + 2 * plane_ + x, rows_.coarse_at(row, column + x + 1));
-    }
-  }
-
-  void spread(const float* row, int64_t column, float* to) const {
-    for (int64_t x = 0; x < pieces_.columns; x += lanes) {
-      const FourColumns d = rows_.fine_around(row, column + x);
-      store(to + x, d.before);
-      store(to + plane_ + x, d.even);
-      store(to + 2 * plane_ + x, d.odd);
-      store(to + 3 * plane_ + x, d.after);
-    }
+  static int64_t features_planes(const GatedConv& task) {
+    return task.phased ? GatedRows::features_planes : GatedRows::fine_planes;
   }
 
   const GatedConv& task_;
@@ -139,7 +103,6 @@ class ShiftedPart {
   const int64_t plane_;
   float *const features_, *const skip_, *const mask_;
   GatedRows rows_;
-  Magnitude magnitude_;
 };
 
 // One kind of input of a tile: where its planes are, and its filters for the channels at hand.

@@ -3,6 +3,10 @@
 
 inline int64_t whole_vectors(int64_t count) { return (count + 15) / 16 * 16; }
 
+// Room for so many floats and a vector more, in an odd number of cache lines: planes a multiple of 4 KB apart would displace
+// each other.
+inline int64_t plane_of(int64_t count) { return (count + lanes) / 32 * 32 + 48; }
+
 // The columns of a row that are there; any other is 0.
 struct Columns {
   int64_t begin = 0, end = 0;
@@ -16,175 +20,211 @@ struct Columns {
   }
 };
 
-// Of coarse column j the columns 2 j - 1, 2 j, 2 j + 1 and 2 j + 2.
-struct FourColumns {
-  Vec before, even, odd, after;
+// Pixel x of row y at first[y * step + x].
+struct Channel {
+  const float* first;
+  int64_t step;
 };
 
-// A picture's rows of some columns in float32: where they lie if they are that already, else copies of the last few.
+// Some rows and columns of a picture in float32: where they lie if they are that already, else as a copy.
 class FloatRows {
  public:
   static int64_t step(int64_t columns) { return whole_vectors(columns + 2); }
-  static int64_t floats(const Picture& picture, int64_t columns, int64_t kept) {
-    return in_place(picture) ? 0 : kept * picture.channels * step(columns);
+  static int64_t floats(const Picture& picture, int64_t rows, int64_t columns) {
+    return in_place(picture) ? 0 : picture.channels * rows * step(columns);
   }
 
-  FloatRows(const Picture& picture, int64_t columns, int64_t kept, Scratch& scratch)
-      : picture_(picture), step_(step(columns)), kept_(kept), copies_(scratch.take(floats(picture, columns, kept))) {}
+  FloatRows(const Picture& picture, int64_t rows, int64_t columns, Scratch& scratch)
+      : picture_(picture), rows_(rows), step_(step(columns)), copy_(scratch.take(floats(picture, rows, columns))) {}
 
-  void start(int64_t n, const Columns& columns) {
+  // Rows from `row` on, of which those the picture has.
+  void read(int64_t n, int64_t row, const Columns& columns) {
     n_ = n;
-    columns_ = columns;
+    row_ = row;
+    column_ = columns.begin;
+    if (in_place(picture_)) return;
+    for (int64_t y = std::max<int64_t>(row, 0); y < std::min(row + rows_, picture_.height); ++y)
+      load_rows(picture_, n, y, columns.begin, columns.end - columns.begin, copy_ + (y - row) * step_, rows_ * step_);
   }
-  bool has(int64_t y) const { return y >= 0 && y < picture_.height; }
-  // Before `row` for that y.
-  void read(int64_t y) const {
-    if (!in_place(picture_) && has(y))
-      load_rows(picture_, n_, y, columns_.begin, columns_.end - columns_.begin, copy(0, y), step_);
-  }
-  // Pixel x at [x].
-  const float* row(int64_t c, int64_t y) const {
-    if (in_place(picture_)) return reinterpret_cast<const float*>(picture_.address(n_, c, y, 0));
-    return copy(c, y) - columns_.begin;
+  Channel channel(int64_t c) const {
+    if (in_place(picture_)) return {reinterpret_cast<const float*>(picture_.address(n_, c, 0, 0)), picture_.stride[2]};
+    return {copy_ + (c * rows_ - row_) * step_ - column_, step_};
   }
 
  private:
   static bool in_place(const Picture& picture) { return picture.kind == Kind::f32 && picture.stride[3] == 1; }
-  float* copy(int64_t c, int64_t y) const { return copies_ + (y % kept_ * picture_.channels + c) * step_; }
 
   const Picture& picture_;
-  const int64_t step_, kept_;
-  float* const copies_;
-  int64_t n_ = 0;
-  Columns columns_;
+  const int64_t rows_, step_;
+  float* const copy_;
+  int64_t n_ = 0, row_ = 0, column_ = 0;
 };
 
 // The same of the mask, resized to the size of the result.
 class MaskRows {
  public:
-  static int64_t floats(const Picture& mask, int64_t columns, int64_t kept) {
-    return (kept + 3) * FloatRows::step(columns) + 2 * whole_vectors(mask.width);
+  static int64_t floats(const Picture& mask, int64_t rows, int64_t columns) {
+    return (rows + 3) * FloatRows::step(columns) + 2 * whole_vectors(mask.width);
   }
 
-  MaskRows(const Picture& mask, const Picture& fine, int64_t columns, int64_t kept, Scratch& scratch)
+  MaskRows(const Picture& mask, const Picture& fine, int64_t rows, int64_t columns, Scratch& scratch)
       : mask_(mask),
         fine_(fine),
+        count_(rows),
         step_(FloatRows::step(columns)),
-        kept_(kept),
-        rows_(scratch.take(kept * step_)),
+        rows_(scratch.take(rows * step_)),
         right_(scratch.take(step_)),
         first_(reinterpret_cast<int32_t*>(scratch.take(step_))),
         second_(reinterpret_cast<int32_t*>(scratch.take(step_))),
         above_(scratch.take(whole_vectors(mask.width))),
         below_(scratch.take(whole_vectors(mask.width))) {}
 
-  void start(int64_t n, const Columns& columns) {
-    n_ = n;
-    columns_ = columns;
+  void read(int64_t n, int64_t row, const Columns& columns) {
+    row_ = row;
+    column_ = columns.begin;
     for (int64_t x = columns.begin; x < columns.end; ++x) {
       const gated::Between between = gated::between(x, mask_.width, fine_.width);
       first_[x - columns.begin] = between.first;
       second_[x - columns.begin] = between.second;
       right_[x - columns.begin] = between.weight;
     }
+    for (int64_t y = std::max<int64_t>(row, 0); y < std::min(row + count_, fine_.height); ++y)
+      resize(n, y, columns.end - columns.begin);
   }
-  void read(int64_t y) const {
-    if (y < 0 || y >= fine_.height) return;
-    const gated::Between between = gated::between(y, mask_.height, fine_.height);
-    const int64_t count = columns_.end - columns_.begin, first = first_[0], some = second_[count - 1] + 1 - first;
-    load_rows(mask_, n_, between.first, first, some, above_ + first, 0);
-    load_rows(mask_, n_, between.second, first, some, below_ + first, 0);
-    const float bottom = between.weight, top = 1.0f - bottom;
-    for (int64_t x = first; x < first + some; ++x) above_[x] = top * above_[x] + bottom * below_[x];
-    float* to = rows_ + y % kept_ * step_;
-    for (int64_t x = 0; x < count; ++x)
-      to[x] = (1.0f - right_[x]) * above_[first_[x]] + right_[x] * above_[second_[x]];
-  }
-  const float* row(int64_t y) const { return rows_ + y % kept_ * step_ - columns_.begin; }
+  Channel channel() const { return {rows_ - row_ * step_ - column_, step_}; }
 
  private:
+  void resize(int64_t n, int64_t y, int64_t columns) const {
+    const gated::Between between = gated::between(y, mask_.height, fine_.height);
+    const int64_t first = first_[0], some = second_[columns - 1] + 1 - first;
+    load_rows(mask_, n, between.first, first, some, above_ + first, 0);
+    load_rows(mask_, n, between.second, first, some, below_ + first, 0);
+    const float bottom = between.weight, top = 1.0f - bottom;
+    for (int64_t x = first; x < first + some; ++x) above_[x] = top * above_[x] + bottom * below_[x];
+    float* to = rows_ + (y - row_) * step_;
+    for (int64_t x = 0; x < columns; ++x)
+      to[x] = (1.0f - right_[x]) * above_[first_[x]] + right_[x] * above_[second_[x]];
+  }
+
   const Picture &mask_, &fine_;
-  const int64_t step_, kept_;
+  const int64_t count_, step_;
   float *const rows_, *const right_;
   int32_t *const first_, *const second_;
   float *const above_, *const below_;
-  int64_t n_ = 0;
-  Columns columns_;
-};
-
-// Rows of a part and one pixel on each side of them, 0 outside the picture.
-class GatedRows {
- public:
-  // Of the last `kept` rows of each picture.
-  static int64_t floats(const GatedConv& task, const GatedCut& pieces, int64_t kept) {
-    const int64_t fine = 2 * pieces.columns;
-    return (task.features ? FloatRows::floats(*task.features, pieces.columns, kept) : 0) +
-           FloatRows::floats(task.skip, fine, kept) + (task.mask ? MaskRows::floats(*task.mask, fine, kept) : 0) +
-           2 * FloatRows::step(fine);
-  }
-
-  GatedRows(const GatedConv& task, const GatedCut& pieces, int64_t kept, Scratch& scratch)
-      : task_(task), width_(pieces.columns), skip_(task.skip, 2 * width_, kept, scratch) {
-    if (task.features) features_.emplace(*task.features, width_, kept, scratch);
-    if (task.mask) mask_.emplace(*task.mask, task.skip, 2 * width_, kept, scratch);
-    zeros_ = scratch.take(FloatRows::step(2 * width_));
-    upsampled_ = scratch.take(FloatRows::step(2 * width_));
-    std::fill(zeros_, upsampled_, 0.0f);
-  }
-
-  // Coarse columns from `column` on, from now on.
-  void start(int64_t n, int64_t column) {
-    coarse_ = Columns::within(column - 1, column + width_ + 1, task_.coarse_width());
-    fine_ = Columns::within(2 * column - 1, 2 * (column + width_) + 1, task_.skip.width);
-    skip_.start(n, fine_);
-    if (features_) features_->start(n, coarse_);
-    if (mask_) mask_->start(n, fine_);
-  }
-
-  // Before the functions below for that y.
-  void read_coarse(int64_t y) const { features_->read(y); }
-  void read_fine(int64_t y) const {
-    skip_.read(y);
-    if (mask_) mask_->read(y);
-  }
-
-  // Row y of a channel of the features.
-  const float* coarse(int64_t c, int64_t y) const {
-    return features_->has(y) ? features_->row(c, y) : zeros_ - coarse_.begin;
-  }
-  // Row y of a channel of the skip or, after those, of the mask.
-  const float* fine(int64_t c, int64_t y) const {
-    if (!skip_.has(y)) return zeros_ - fine_.begin;
-    return c < task_.skip.channels ? skip_.row(c, y) : mask_->row(y);
-  }
-  // Row y of a channel of the upsampled features: at odd sizes the last row or column is there once, not twice.
-  const float* upsampled(int64_t c, int64_t y) const {
-    if (!skip_.has(y)) return zeros_ - fine_.begin;
-    const float* from = features_->row(c, y >> 1);
-    for (int64_t x = fine_.begin; x < fine_.end; ++x) upsampled_[x - fine_.begin] = from[x >> 1];
-    return upsampled_ - fine_.begin;
-  }
-
-  Vec coarse_at(const float* row, int64_t x) const { return coarse_.at(row, x); }
-  FourColumns fine_around(const float* row, int64_t x) const {
-    const Pair first = separated(fine_.at(row, 2 * x - 1), fine_.at(row, 2 * x - 1 + lanes));
-    const Pair second = separated(fine_.at(row, 2 * x + 1), fine_.at(row, 2 * x + 1 + lanes));
-    return {first.first, first.second, second.first, second.second};
-  }
-
- private:
-  const GatedConv& task_;
-  const int64_t width_;
-  FloatRows skip_;
-  std::optional<FloatRows> features_;
-  std::optional<MaskRows> mask_;
-  float *zeros_, *upsampled_;
-  Columns coarse_, fine_;
+  int64_t row_ = 0, column_ = 0;
 };
 
 // Where a part begins: an image, a coarse row and column.
 struct GatedPlace {
   int64_t n, row, column;
+};
+
+// A part's channels and what surrounds them by one coarse row and one pixel, 0 outside the picture, as planes in which a
+// tap is a place for every pixel, and neighbours stay neighbours from row to row, so that vectors need not end with one.
+class GatedRows {
+ public:
+  // Of the features columns j - 1, j and j + 1; of what is as fine as the result, for coarse column j, columns 2 j - 1, 2 j,
+  // 2 j + 1 and 2 j + 2 of the even rows, and of the odd ones.
+  static constexpr int features_planes = 3, fine_planes = 8;
+
+  static int64_t floats(const GatedConv& task, const GatedCut& pieces) {
+    const int64_t rows = fine_rows(pieces), columns = 2 * pieces.columns;
+    return (task.features ? FloatRows::floats(*task.features, pieces.rows + 2, pieces.columns) : 0) +
+           FloatRows::floats(task.skip, rows, columns) + (task.mask ? MaskRows::floats(*task.mask, rows, columns) : 0) +
+           2 * FloatRows::step(columns);
+  }
+  // Of a plane, from the row above the part on.
+  static int64_t plane(const GatedCut& pieces) { return plane_of((pieces.rows + 2) * pieces.columns); }
+
+  GatedRows(const GatedConv& task, const GatedCut& pieces, Scratch& scratch)
+      : task_(task),
+        pieces_(pieces),
+        plane_(plane(pieces)),
+        skip_(task.skip, fine_rows(pieces), 2 * pieces.columns, scratch) {
+    const int64_t columns = 2 * pieces.columns;
+    if (task.features) features_.emplace(*task.features, pieces.rows + 2, pieces.columns, scratch);
+    if (task.mask) mask_.emplace(*task.mask, task.skip, fine_rows(pieces), columns, scratch);
+    zeros_ = scratch.take(FloatRows::step(columns));
+    upsampled_ = scratch.take(FloatRows::step(columns));
+    std::fill(zeros_, upsampled_, 0.0f);
+  }
+
+  void read(const GatedPlace& place) {
+    place_ = place;
+    const auto [n, row, column] = place;
+    coarse_ = Columns::within(column - 1, column + pieces_.columns + 1, task_.coarse_width());
+    fine_ = Columns::within(2 * column - 1, 2 * (column + pieces_.columns) + 1, task_.skip.width);
+    skip_.read(n, 2 * row - 1, fine_);
+    if (features_) features_->read(n, row - 1, coarse_);
+    if (mask_) mask_->read(n, 2 * row - 1, fine_);
+  }
+
+  // The planes of a channel of the features.
+  void spread_features(int64_t c, float* planes, Magnitude& magnitude) const {
+    const Channel channel = features_->channel(c);
+    for (int64_t r = 0; r < pieces_.rows + 2; ++r) {
+      const int64_t y = place_.row - 1 + r;
+      const float* row = y >= 0 && y < task_.coarse_height() ? channel.first + y * channel.step : zeros_ - coarse_.begin;
+      float* to = planes + r * pieces_.columns;
+      for (int64_t x = 0; x < pieces_.columns; x += lanes) {
+        const int64_t j = place_.column + x;
+        const Vec here = coarse_.at(row, j);
+        magnitude.add(here);
+        store(to + x, coarse_.at(row, j - 1));
+        store(to + plane_ + x, here);
+        store(to + 2 * plane_ + x, coarse_.at(row, j + 1));
+      }
+    }
+  }
+  // The planes of a channel of the skip or, after those, of the mask.
+  void spread_fine(int64_t c, float* planes, Magnitude& magnitude) const {
+    const Channel channel = c < task_.skip.channels ? skip_.channel(c) : mask_->channel();
+    spread(planes, magnitude, [&](int64_t y) { return channel.first + y * channel.step; });
+  }
+  // The planes of a channel of the upsampled features: at odd sizes the last row or column is there once, not twice.
+  void spread_upsampled(int64_t c, float* planes, Magnitude& magnitude) const {
+    const Channel channel = features_->channel(c);
+    spread(planes, magnitude, [&](int64_t y) {
+      const float* from = channel.first + (y >> 1) * channel.step;
+      for (int64_t x = fine_.begin; x < fine_.end; ++x) upsampled_[x - fine_.begin] = from[x >> 1];
+      return upsampled_ - fine_.begin;
+    });
+  }
+
+ private:
+  static int64_t fine_rows(const GatedCut& pieces) { return 2 * pieces.rows + 2; }
+
+  // Of the rows neither the even one above the part nor the odd one below it: no tap meets them. In whole vectors: what
+  // they write past the end of a row is overwritten by the next.
+  template <class Row>
+  ABPN_INLINE void spread(float* planes, Magnitude& magnitude, const Row& row) const {
+    for (int64_t r = 1; r < 2 * pieces_.rows + 3; ++r) {
+      const int64_t y = 2 * place_.row - 2 + r;
+      const float* from = y >= 0 && y < task_.skip.height ? row(y) : zeros_ - fine_.begin;
+      float* to = planes + (r & 1) * 4 * plane_ + r / 2 * pieces_.columns;
+      for (int64_t x = 0; x < pieces_.columns; x += lanes) {
+        const int64_t i = 2 * (place_.column + x) - 1;
+        const Pair before = separated(fine_.at(from, i), fine_.at(from, i + lanes));
+        const Pair after = separated(fine_.at(from, i + 2), fine_.at(from, i + 2 + lanes));
+        magnitude.add(before.second);
+        magnitude.add(after.first);
+        store(to + x, before.first);
+        store(to + plane_ + x, before.second);
+        store(to + 2 * plane_ + x, after.first);
+        store(to + 3 * plane_ + x, after.second);
+      }
+    }
+  }
+
+  const GatedConv& task_;
+  const GatedCut& pieces_;
+  const int64_t plane_;
+  FloatRows skip_;
+  std::optional<FloatRows> features_;
+  std::optional<MaskRows> mask_;
+  float *zeros_, *upsampled_;
+  GatedPlace place_{};
+  Columns coarse_, fine_;
 };
 
 // `work(place, set)` for units [begin, end), which are sets of channels of one part after the other; each part is read once.
@@ -210,7 +250,7 @@ void each_unit(const GatedCut& pieces, int64_t sets, int64_t begin, int64_t end,
 class GatedResults {
  public:
   // As far as a tile may reach beyond the last pixel.
-  static constexpr int64_t overrun = 4 * lanes;
+  static constexpr int64_t overrun = lanes;
 
   static int64_t floats(const GatedCut& pieces, int64_t outs) {
     return (4 * step(pieces) + rows_step(pieces)) * outs;
