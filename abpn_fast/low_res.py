@@ -191,21 +191,22 @@ def _state(model: reference.ABPN, thumbnail: Tensor) -> list[Tensor] | None:
         return None
     if torch.is_autocast_enabled(thumbnail.device.type):
         return None
-    found: list[Tensor] = []
+    found: list[Tensor | None] = []
     modules: list[nn.Module | None] = [model.encoder, model.mask_branch, model.retouching_branch]
     # Not `Module.modules`, which names them all: this runs before every pass.
     for module in modules:
-        if module is None:
-            continue
-        if not _plain(module):
-            return None
-        found += [x for x in (*module._parameters.values(), *module._buffers.values()) if x is not None]
-        modules += module._modules.values()
-    if any(x.is_inference() for x in found):
+        if module is not None:
+            if not _plain(module):
+                return None
+            found.extend(module._parameters.values())
+            found.extend(module._buffers.values())
+            modules.extend(module._modules.values())
+    tensors = [x for x in found if x is not None]
+    if any(map(Tensor.is_inference, tensors)):
         return None
-    if torch.is_grad_enabled() and any(x.requires_grad for x in (thumbnail, *found)):
+    if torch.is_grad_enabled() and any(x.requires_grad for x in (thumbnail, *tensors)):
         return None
-    return found
+    return tensors
 
 
 def _plain(module: nn.Module) -> bool:

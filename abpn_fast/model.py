@@ -13,7 +13,7 @@ from abpn_fast import checkpoint, low_res, ops, reference, sparse, strips
 from abpn_fast.backends import choose, requested
 from abpn_fast.config import ABPNConfig
 from abpn_fast.graphed import Graphed
-from abpn_fast.ops.operator import image_like
+from abpn_fast.ops.operator import Like
 from abpn_fast.prepared import Prepared
 from abpn_fast.reference import PolynomialBlend, RefiningModule, Retouched, keep_below, mask_scale
 from abpn_fast.spare import Spare, worth_lending
@@ -170,7 +170,7 @@ class ABPN(reference.ABPN):
         """R_0 before its time, to lend its memory, where that is worth it."""
         if not self._lends(image) or not worth_lending(image.numel(), levels):
             return None
-        return image_like(image, image.shape, image.dtype)
+        return Like(image, image.shape, image.dtype).empty()
 
     def _lends(self, image: Tensor) -> bool:
         """Whether levels may lie in memory that is used again: on a CPU, where no gradient needs them."""
@@ -261,9 +261,10 @@ class ABPN(reference.ABPN):
     def _down(self, finer: Tensor, spare: Spare | None = None) -> Tensor:
         """I_{i+1} from I_i, in the dtype of the parameters; in the memory of ``spare`` where it has some."""
         shape = [*finer.shape[:2], *(-(-side // 2) for side in finer.shape[2:])]
-        target = None if spare is None else spare.take(finer, shape, self.dtype)
-        if target is None and finer.dtype == torch.uint8 and self.dtype != torch.float32:
-            target = torch.empty(shape, dtype=self.dtype, device=finer.device)
+        dtype = self.dtype if finer.dtype == torch.uint8 else finer.dtype
+        target = None if spare is None else spare.take(finer, shape, dtype)
+        if target is None and dtype not in (finer.dtype, torch.float32):
+            target = torch.empty(shape, dtype=dtype, device=finer.device)
         return ops.pyramid_down(finer, filter=self.config.pyramid_filter, out=target)
 
     def _weights(self, level: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
 from torch import Tensor
@@ -28,12 +29,14 @@ class Prepared(Generic[Value]):
 
         Two threads may make it twice; either value is right.
         """
-        if any(source.is_inference() for source in sources):
+        try:
+            # As few steps as this takes: it runs before every pass, over a hundred sources.
+            stamps = [*options, *map(_version, sources), *map(Tensor.data_ptr, sources)]
+        except RuntimeError:
             return make()
-        stamps = [*options, *(_stamp(source) for source in sources)]
         kept = self._kept
-        if kept is None or kept[0] != stamps:
-            # The weak references keep the addresses in the stamps from being given to another storage.
+        # An address may be another storage's by now, but only if the one it was is gone.
+        if kept is None or kept[0] != stamps or any(map(StorageWeakRef.expired, kept[1])):
             storages = [StorageWeakRef(source.untyped_storage()) for source in sources]  # type: ignore[no-untyped-call]
             kept = self._kept = (stamps, storages, make())
         return kept[2]
@@ -42,9 +45,7 @@ class Prepared(Generic[Value]):
         return type(self), ()
 
 
-def _stamp(x: Tensor) -> tuple[int, int, int, Any]:
-    return x.untyped_storage()._cdata, x._version, x.data_ptr(), x.dtype
-
+_version = attrgetter("_version")
 
 _of_tensors: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from abpn_fast.ops.operator import image_like
+from abpn_fast.ops.operator import is_channels_last
 
 # Smaller pieces are quicker from the allocator; pieces begin at a page. Bytes.
 _LEAST, PAGE = 1 << 20, 4096
@@ -51,4 +51,7 @@ class Spare:
         if self._free is None or not is_lent(size) or taken > len(self._free):
             return None
         piece, self._free = self._free[:size].view(dtype), self._free[taken:]
-        return piece.as_strided(tuple(shape), image_like(like.to("meta"), shape, dtype).stride())
+        if is_channels_last(like):
+            count, channels, height, width = shape
+            return piece.view(count, height, width, channels).permute(0, 3, 1, 2)
+        return piece.view(tuple(shape))

@@ -5,14 +5,14 @@ from __future__ import annotations
 from torch import Tensor
 
 from abpn_fast.ops import arguments
-from abpn_fast.ops.operator import Operator, image_like
+from abpn_fast.ops.operator import Like, Operator
 
 
-def _empty(image: Tensor, blend: Tensor, j: Tensor, k: Tensor, strength: float) -> Tensor:
-    return image_like(image, image.shape, image.dtype)
+def _result(image: Tensor, blend: Tensor, j: Tensor, k: Tensor, strength: float) -> Like:
+    return Like(image, image.shape, image.dtype)
 
 
-_operator = Operator("adaptive_blend", "Tensor image, Tensor blend, Tensor j, Tensor k, float strength", _empty)
+_operator = Operator("adaptive_blend", "Tensor image, Tensor blend, Tensor j, Tensor k, float strength", _result)
 
 
 def adaptive_blend(

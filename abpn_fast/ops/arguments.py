@@ -22,8 +22,10 @@ def tensor(name: str, value: object, shape: Shape, *, like: Tensor | None = None
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a tensor, got {type(value).__name__}")
     fits = value.dim() == len(shape)
-    # Not `want in (None, got)`: torch.compile takes a symbolic size for unequal there.
-    fits = fits and all(want is None or want == got for want, got in zip(shape, value.shape, strict=True))
+    for want, got in zip(shape, value.shape, strict=False):
+        # Not `want in (None, got)`: torch.compile takes a symbolic size for unequal there.
+        if want is not None and want != got:
+            fits = False
     if not fits:
         wanted = ", ".join("any" if size is None else str(size) for size in shape)
         raise ValueError(f"{name} must have shape ({wanted}), got {tuple(value.shape)}")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from abpn_fast.ops import arguments
-from abpn_fast.ops.operator import Operator, image_like
+from abpn_fast.ops.operator import Like, Operator
 
 
-def _empty(
+def _result(
     features: Tensor,
     skip: Tensor,
     mask: Tensor | None,
@@ -17,15 +17,15 @@ def _empty(
     skip_weight: Tensor | None,
     skip_bias: Tensor | None,
     negative_slope: float,
-) -> Tensor:
-    return image_like(skip, (skip.shape[0], weight.shape[0] // 2, *skip.shape[2:]), skip.dtype)
+) -> Like:
+    return Like(skip, (skip.shape[0], weight.shape[0] // 2, *skip.shape[2:]), skip.dtype)
 
 
 _operator = Operator(
     "gated_conv",
     "Tensor features, Tensor skip, Tensor? mask, Tensor weight, Tensor bias, Tensor? skip_weight, Tensor? skip_bias, "
     "float negative_slope",
-    _empty,
+    _result,
 )
 
 

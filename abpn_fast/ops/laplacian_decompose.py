@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 
 from abpn_fast.ops import arguments
-from abpn_fast.ops.operator import Operator, image_like
+from abpn_fast.ops.operator import Like, Operator
 
 
-def _empty(image: Tensor, levels: int, filter: str) -> list[Tensor]:
+def _result(image: Tensor, levels: int, filter: str) -> list[Like]:
     dtype = image.dtype if image.is_floating_point() else torch.float32
     shapes = [image.shape]
     for _ in range(levels):
         *leading, height, width = shapes[-1]
         shapes.append(torch.Size((*leading, arguments.halved(height), arguments.halved(width))))
-    return [image_like(image, shape, dtype) for shape in (*shapes[1:], *shapes[:-1])]
+    return [Like(image, shape, dtype) for shape in (*shapes[1:], *shapes[:-1])]
 
 
 def _flat(pyramids: tuple[list[Tensor], list[Tensor]]) -> list[Tensor]:
@@ -25,7 +25,7 @@ def _flat(pyramids: tuple[list[Tensor], list[Tensor]]) -> list[Tensor]:
     return [*gaussian[1:], *high]
 
 
-_operator = Operator("laplacian_decompose", "Tensor image, int levels, str filter", _empty, _flat)
+_operator = Operator("laplacian_decompose", "Tensor image, int levels, str filter", _result, _flat)
 
 
 def laplacian_decompose(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,13 +13,26 @@ from abpn_fast.backends import backward, choose, implementation, requested
 _library = torch.library.Library("abpn_fast", "DEF")  # type: ignore[no-untyped-call]
 
 
+class Like(NamedTuple):
+    """What a result is: on the device and in the memory format of ``image``."""
+
+    image: Tensor
+    shape: Sequence[int]
+    dtype: torch.dtype
+
+    def empty(self) -> Tensor:
+        """Uninitialised."""
+        memory_format = torch.channels_last if is_channels_last(self.image) else torch.contiguous_format
+        return torch.empty(self.shape, dtype=self.dtype, device=self.image.device, memory_format=memory_format)
+
+
 class Operator:
     """``torch.ops.abpn_fast.<name>`` with its ``_out`` and ``_backward`` variants.
 
     Args:
         name: also that of the function in ``abpn_fast.reference`` and in every backend.
         parameters: in the schema language, without defaults, e.g. ``"Tensor image, float strength"``.
-        empty: from the arguments to the uninitialised result, a tensor or a list of them.
+        result: from the arguments to what the result is like, or to a list where there are several.
         results: from what the reference function returns to the list of what the operator returns.
     """
 
@@ -27,14 +40,14 @@ class Operator:
         self,
         name: str,
         parameters: str,
-        empty: Callable[..., Any],
+        result: Callable[..., Any],
         results: Callable[[Any], list[Tensor]] = lambda result: [result],
     ) -> None:
-        self.name, self.empty, self.results = name, empty, results
+        self.name, self.result, self.results = name, result, results
         kinds = [parameter.split() for parameter in parameters.split(", ")]
         self.names = [parameter for _, parameter in kinds]
         self.tensors = [parameter for kind, parameter in kinds if kind.startswith("Tensor")]
-        many = empty.__annotations__["return"] == "list[Tensor]"
+        many = result.__annotations__["return"] == "list[Like]"
         self._define(name, f"({parameters}, str backend) -> {'Tensor[]' if many else 'Tensor'}", self._run, self._fake)
         out = "Tensor(a!)[] out" if many else "Tensor(a!) out"
         self._define(f"{name}_out", f"({parameters}, {out}, str backend) -> ()", self._run_out, lambda *_: None)
@@ -68,7 +81,7 @@ class Operator:
 
     def _run(self, *arguments: Any) -> Any:
         *inputs, backend = arguments
-        result = self.empty(*inputs)
+        result = self._empty(*inputs)
         implementation(self._choose(backend, inputs), self.name)(*inputs, result)
         return result
 
@@ -82,7 +95,11 @@ class Operator:
         return choose(backend, self.name, _tensors(inputs))
 
     def _fake(self, *arguments: Any) -> Any:
-        return self.empty(*arguments[:-1])
+        return self._empty(*arguments[:-1])
+
+    def _empty(self, *inputs: Any) -> Any:
+        like = self.result(*inputs)
+        return like.empty() if isinstance(like, Like) else [each.empty() for each in like]
 
     def _run_backward(self, grads: list[Tensor], *arguments: Any) -> list[Tensor]:
         *inputs, wanted, backend = arguments
@@ -124,19 +141,19 @@ class Operator:
             raise ValueError(
                 f"{self.name}: out cannot record gradients; call it under torch.no_grad() or leave out away"
             )
-        expected = self.empty(*(a.to("meta") if isinstance(a, Tensor) else a for a in arguments))
-        pairs = list(zip(out, expected, strict=True)) if isinstance(expected, list) else [(out, expected)]
-        for index, (given, like) in enumerate(pairs):
-            self._check_one_out(given, like, tensors)
+        like = self.result(*arguments)
+        pairs = [(out, like)] if isinstance(like, Like) else list(zip(out, like, strict=True))
+        for index, (given, expected) in enumerate(pairs):
+            self._check_one_out(given, expected, tensors)
             if any(_overlap(given, other) for other, _ in pairs[:index]):
                 raise ValueError(f"{self.name}: out shares memory with another out; give each a tensor of its own")
 
-    def _check_one_out(self, given: Any, like: Tensor, tensors: Sequence[Tensor]) -> None:
+    def _check_one_out(self, given: Any, like: Like, tensors: Sequence[Tensor]) -> None:
         if not isinstance(given, Tensor):
             raise TypeError(f"{self.name}: out must be a tensor, got {type(given).__name__}")
         if given.requires_grad:
             raise ValueError(f"{self.name}: out must not require a gradient, got a tensor that does; detach it")
-        free = like.is_floating_point() and tensors[0].dtype == torch.uint8 and given.is_floating_point()
+        free = like.dtype.is_floating_point and tensors[0].dtype == torch.uint8 and given.is_floating_point()
         if given.shape != like.shape or (given.dtype != like.dtype and not free):
             raise ValueError(
                 f"{self.name}: out must have shape {tuple(like.shape)} and dtype {like.dtype}, "
@@ -173,8 +190,19 @@ def _tensors(arguments: Sequence[Any]) -> list[Tensor]:
 def _overlap(a: Tensor, b: Tensor) -> bool:
     if a.numel() == 0 or b.numel() == 0 or a.device.type == "meta" or a.device != b.device:
         return False
-    (a_first, a_last), (b_first, b_last) = _extent(a), _extent(b)
-    return a_first < b_last and b_first < a_last
+    # Most often apart already by what they were cut from.
+    if _apart(_all_of(a), _all_of(b)):
+        return False
+    return not _apart(_extent(a), _extent(b))
+
+
+def _apart(a: tuple[int, int], b: tuple[int, int]) -> bool:
+    return a[1] <= b[0] or b[1] <= a[0]
+
+
+def _all_of(x: Tensor) -> tuple[int, int]:
+    storage = x.untyped_storage()
+    return storage.data_ptr(), storage.data_ptr() + storage.nbytes()
 
 
 def _extent(x: Tensor) -> tuple[int, int]:
@@ -182,8 +210,6 @@ def _extent(x: Tensor) -> tuple[int, int]:
     return x.data_ptr(), x.data_ptr() + (reach + 1) * x.element_size()
 
 
-def image_like(image: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """An uninitialised tensor on the device of ``image`` and in its memory format."""
-    last = image.is_contiguous(memory_format=torch.channels_last) and not image.is_contiguous()
-    memory_format = torch.channels_last if last else torch.contiguous_format
-    return torch.empty(shape, dtype=dtype, device=image.device, memory_format=memory_format)
+def is_channels_last(image: Tensor) -> bool:
+    """Whether a result in the memory format of ``image`` is channels_last."""
+    return not image.is_contiguous() and image.is_contiguous(memory_format=torch.channels_last)

@@ -6,16 +6,16 @@ import torch
 from torch import Tensor
 
 from abpn_fast.ops import arguments
-from abpn_fast.ops.operator import Operator, image_like
+from abpn_fast.ops.operator import Like, Operator
 
 
-def _empty(image: Tensor, filter: str) -> Tensor:
+def _result(image: Tensor, filter: str) -> Like:
     dtype = image.dtype if image.is_floating_point() else torch.float32
     height, width = image.shape[-2:]
-    return image_like(image, (*image.shape[:2], arguments.halved(height), arguments.halved(width)), dtype)
+    return Like(image, (*image.shape[:2], arguments.halved(height), arguments.halved(width)), dtype)
 
 
-_operator = Operator("pyramid_down", "Tensor image, str filter", _empty)
+_operator = Operator("pyramid_down", "Tensor image, str filter", _result)
 
 
 def pyramid_down(

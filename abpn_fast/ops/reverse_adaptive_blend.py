@@ -6,16 +6,16 @@ import torch
 from torch import Tensor
 
 from abpn_fast.ops import arguments
-from abpn_fast.ops.operator import Operator, image_like
+from abpn_fast.ops.operator import Like, Operator
 
 
-def _empty(image: Tensor, retouched: Tensor, j: Tensor, k: Tensor, damping: float) -> Tensor:
+def _result(image: Tensor, retouched: Tensor, j: Tensor, k: Tensor, damping: float) -> Like:
     dtypes = [dtype for dtype in (image.dtype, retouched.dtype) if dtype.is_floating_point]
-    return image_like(image, image.shape, dtypes[0] if dtypes else torch.float32)
+    return Like(image, image.shape, dtypes[0] if dtypes else torch.float32)
 
 
 _operator = Operator(
-    "reverse_adaptive_blend", "Tensor image, Tensor retouched, Tensor j, Tensor k, float damping", _empty
+    "reverse_adaptive_blend", "Tensor image, Tensor retouched, Tensor j, Tensor k, float damping", _result
 )
 
 

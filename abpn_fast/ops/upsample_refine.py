@@ -5,14 +5,14 @@ from __future__ import annotations
 from torch import Tensor
 
 from abpn_fast.ops import arguments
-from abpn_fast.ops.operator import Operator, image_like
+from abpn_fast.ops.operator import Like, Operator
 
 PARAMETERS = (
     "Tensor blend_low, Tensor image, Tensor image_low, Tensor weight1, Tensor bias1, Tensor weight2, Tensor bias2"
 )
 
 
-def _empty(
+def _result(
     blend_low: Tensor,
     image: Tensor,
     image_low: Tensor,
@@ -20,11 +20,11 @@ def _empty(
     bias1: Tensor,
     weight2: Tensor,
     bias2: Tensor,
-) -> Tensor:
-    return image_like(image, image.shape, blend_low.dtype)
+) -> Like:
+    return Like(image, image.shape, blend_low.dtype)
 
 
-_operator = Operator("upsample_refine", PARAMETERS, _empty)
+_operator = Operator("upsample_refine", PARAMETERS, _result)
 
 
 def upsample_refine(

@@ -5,12 +5,12 @@ from __future__ import annotations
 from torch import Tensor
 
 from abpn_fast.ops import arguments
-from abpn_fast.ops.operator import Operator, image_like
+from abpn_fast.ops.operator import Like, Operator
 from abpn_fast.ops.upsample_refine import PARAMETERS, check
 from abpn_fast.reference import mask_scale
 
 
-def _empty(
+def _result(
     blend_low: Tensor,
     image: Tensor,
     image_low: Tensor,
@@ -23,14 +23,14 @@ def _empty(
     strength: float,
     mask: Tensor | None,
     mask_threshold: float | None,
-) -> Tensor:
-    return image_like(image, image.shape, image.dtype)
+) -> Like:
+    return Like(image, image.shape, image.dtype)
 
 
 _operator = Operator(
     "upsample_refine_blend",
     f"{PARAMETERS}, Tensor j, Tensor k, float strength, Tensor? mask, float? mask_threshold",
-    _empty,
+    _result,
 )
 
 

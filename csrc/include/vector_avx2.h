@@ -98,6 +98,12 @@ inline Vec byte_to_unit(Vec value) {
   return multiply_add(multiply_add(broadcast(0.0f) - quotient, broadcast(255.0f), value), inverse, quotient);
 }
 
+// from[2 i] * first + from[2 i + 1] * second.
+inline Vec sums_of_pairs(const int16_t* from, int16_t first, int16_t second) {
+  const __m256i pairs = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+  return {_mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, _mm256_set1_epi32(second * 65536 + first)))};
+}
+
 constexpr int bytes = 8;
 inline void load_bytes(const uint8_t* from, float* to) {
   const __m256i wide = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));

@@ -121,6 +121,12 @@ inline Vec byte_to_unit(Vec value) {
   return multiply_add(multiply_add(broadcast(0.0f) - quotient, broadcast(255.0f), value), inverse, quotient);
 }
 
+// from[2 i] * first + from[2 i + 1] * second.
+inline Vec sums_of_pairs(const int16_t* from, int16_t first, int16_t second) {
+  const __m512i weights = _mm512_set1_epi32(second * 65536 + first);
+  return {_mm512_maskz_cvtepi32_ps(all, _mm512_madd_epi16(_mm512_loadu_si512(from), weights))};
+}
+
 constexpr int bytes = 16;
 inline void load_bytes(const uint8_t* from, float* to) {
   const __m512i wide = _mm512_maskz_cvtepu8_epi32(all, _mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));

@@ -92,6 +92,16 @@ constexpr int halves = 1;
 inline void load_halves(const uint16_t* from, float* to) { *to = c10::detail::fp16_ieee_to_fp32_value(*from); }
 inline void store_halves(const float* from, uint16_t* to) { *to = c10::detail::fp16_ieee_from_fp32_value(*from); }
 
+// value / 255.
+inline Vec byte_to_unit(Vec value) { return value / broadcast(255.0f); }
+
+// from[2 i] * first + from[2 i + 1] * second.
+inline Vec sums_of_pairs(const int16_t* from, int16_t first, int16_t second) {
+  Vec sums;
+  for (int i = 0; i < lanes; ++i) sums.v[i] = static_cast<float>(from[2 * i] * first + from[2 * i + 1] * second);
+  return sums;
+}
+
 // None at a time.
 constexpr int bytes = 1 << 30;
 inline void load_bytes(const uint8_t*, float*) {}

@@ -14,7 +14,8 @@ from torch import Tensor
 from abpn_fast import backends, native, reference
 from abpn_fast.backends import cpu
 from abpn_fast.ops import arguments
-from tests.accuracy import assert_same_bits, assert_within_budget
+from tests import formulas
+from tests.accuracy import assert_near, assert_same_bits, assert_within_budget
 from tests.backends.instruction_sets import available
 from tests.layouts import Guarded, arrange
 from tests.ops import (
@@ -260,6 +261,30 @@ class TestConversions:
         cpu.pyramid_down(image, "binomial", out)
         cpu.pyramid_down(image, "binomial", half)
         assert_same_bits(half, out.to(dtype))
+
+
+class TestPyramidDown:
+    @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+    @pytest.mark.parametrize("size", [(1, 1), (2, 3), (7, 66), (4, 4131)], ids=str)
+    def test_flat_stays_flat_to_the_bit(self, size: tuple[int, int], layout: str, instruction_set: str) -> None:
+        for value in range(0, 256, 1 if size[1] < 9 else 51):
+            image = arrange(torch.full((1, 3, *size), value, dtype=torch.uint8), layout)
+            for each in (image, image / 255):
+                out = torch.full((1, 3, -(-size[0] // 2), -(-size[1] // 2)), math.nan)
+                cpu.pyramid_down(each, "binomial", out)
+                assert_same_bits(out, (torch.tensor(value) / 255).expand_as(out))
+
+    @pytest.mark.parametrize("filter", ["binomial", "box"])
+    @pytest.mark.parametrize("layout", ["contiguous", "channels_last", "sliced", "strided"])
+    @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32], ids=str)
+    def test_wider_than_a_run_of_columns(
+        self, dtype: torch.dtype, layout: str, filter: str, instruction_set: str
+    ) -> None:
+        image = picture(2, 3, 5, 8209, dtype=dtype)
+        given = image.repeat_interleave(2, 3)[..., ::2] if layout == "strided" else arrange(image, layout)
+        out = torch.full((2, 3, 3, 4105), math.nan)
+        cpu.pyramid_down(given, filter, out)
+        assert_near(out, formulas.down(formulas.unit(image.numpy()), filter), ulps=4)
 
 
 class TestChoice:

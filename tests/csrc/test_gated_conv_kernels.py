@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from abpn_fast import reference
-from abpn_fast.ops.operator import image_like
+from abpn_fast.ops.operator import Like
 from tests import formulas
 from tests.accuracy import assert_same_bits, assert_within_budget
 from tests.csrc import emulator
@@ -53,7 +53,9 @@ def inputs(
 
 def run(given: Inputs, kernel: str, *, phased: bool = False, multiprocessors: int = 1, seed: int = 0) -> Tensor:
     skip = given["skip"]
-    out = image_like(skip, (skip.shape[0], given["weight"].shape[0] // 2, *skip.shape[2:]), skip.dtype).fill_(math.nan)
+    out = (
+        Like(skip, (skip.shape[0], given["weight"].shape[0] // 2, *skip.shape[2:]), skip.dtype).empty().fill_(math.nan)
+    )
     guard = Guarded(out)
     options = {"kernel": kernel, "phased": phased, "multiprocessors": multiprocessors, "seed": seed}
     emulator.gated_conv(**given, out=out, **options)
