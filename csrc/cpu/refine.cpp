@@ -4,6 +4,8 @@
 
 #include "refine.h"
 
+#include <limits>
+
 #include "parallel.h"
 
 namespace abpn {
@@ -25,7 +27,7 @@ namespace {
 // the block on each side. Narrower with a mask: all columns between the outermost that it reaches are computed.
 constexpr int64_t hidden_columns_step = 48, widest_hidden = 768, widest_masked = 288;
 // The pages of a strip's rows stay in the TLB from one block to the next.
-constexpr int64_t tallest_strip = 128;
+constexpr int64_t tallest_strip = 128, shortest_strip = 16;
 
 Cut cut(const Picture& image, bool masked) {
   const int64_t widest = masked ? widest_masked : widest_hidden;
@@ -36,10 +38,19 @@ Cut cut(const Picture& image, bool masked) {
   // Even, so that every block begins where a low pixel begins.
   cut.block_columns = parts(hidden, hidden_columns_step) * hidden_columns_step - 2;
   cut.blocks = parts(image.width, cut.block_columns);
-  // Two hidden rows of each strip are computed twice: long strips, unless that leaves threads without work.
-  const int64_t threads = torch::stable::get_num_threads();
-  const int64_t wanted = threads == 1 ? 1 : parts(4 * threads, std::max<int64_t>(1, image.count * cut.blocks));
-  cut.strip_rows = std::clamp<int64_t>(parts(image.height, wanted), 16, tallest_strip) / 2 * 2;
+  // Of as few strips as there may be and some more, the number with which the slowest thread has the least to do. Two hidden
+  // rows of each strip are computed twice.
+  const int64_t threads = torch::stable::get_num_threads(), blocks = std::max<int64_t>(1, image.count * cut.blocks);
+  const int64_t fewest = std::max(parts(image.height, tallest_strip), threads == 1 ? 1 : parts(4 * threads, blocks));
+  int64_t least = std::numeric_limits<int64_t>::max();
+  for (int64_t strips = fewest; strips < fewest + threads; ++strips) {
+    const int64_t rows = std::max(parts(image.height, 2 * strips) * 2, shortest_strip);
+    const int64_t slowest = parts(parts(image.height, rows) * blocks, threads) * (rows + 2);
+    if (slowest < least) {
+      least = slowest;
+      cut.strip_rows = rows;
+    }
+  }
   cut.strips = parts(image.height, cut.strip_rows);
   return cut;
 }
