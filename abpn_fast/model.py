@@ -198,24 +198,29 @@ class ABPN(reference.ABPN):
         out: Tensor | None,
         strip_rows: int,
     ) -> Tensor:
+        if out is not None:
+            _check_out(out, image)
         whole = strips.coarse(image, levels, strip_rows, self._down)
         mask, layer = self._blend_layer(whole[-1])[::2]
         scale = None
         if mask is not None and mask_threshold is not None:
             scale = mask_scale((image.shape[2], image.shape[3]), (mask.shape[2], mask.shape[3]))
         out = torch.empty_like(image, memory_format=torch.preserve_format) if out is None else out
-        room = strips.room(image, levels, strip_rows, self.dtype.itemsize) if self._lends(image) else 0
+        in_place = self._lends(image)
+        room = strips.room(image, levels, strip_rows, self.dtype.itemsize) if in_place else 0
         spare = Spare(torch.empty(room, dtype=torch.uint8) if room else None)
         down = functools.partial(self._down, spare=spare)
         for strip in strips.strips(image, whole, levels, strip_rows, down, scale):
             part = None if mask is None or scale is None else strip.masked(mask, scale)
             finer, coarser = strip.level(0), strip.below(0)
             blend = strips.expand(strip, layer, self._weights, spare)
-            target = spare.take(finer, finer.shape, finer.dtype)
-            result = self._finest(blend, finer, coarser, strength, part, mask_threshold, target)
-            strip.rows.of(out).copy_(strip.rows.of(result, strip.needed[0].begin))
+            finest = functools.partial(self._finest, blend, finer, coarser, strength, part, mask_threshold)
+            if in_place:
+                strip.write(finest, out)
+            else:
+                strip.rows.of(out).copy_(strip.rows.of(finest(None), strip.needed[0].begin))
             # Before the next strip is made.
-            del strip, finer, coarser, blend, target, result
+            del strip, finer, coarser, blend, finest
             spare.reset()
         return out
 
@@ -296,12 +301,15 @@ def _check_strips(strip_rows: int | None, return_intermediates: bool) -> None:
 def _finish(result: Tensor | Retouched, out: Tensor | None, intermediates: bool) -> Tensor | Retouched:
     assert isinstance(result, Retouched)
     if out is not None:
-        if out.shape != result.image.shape or out.dtype != result.image.dtype:
-            raise ValueError(
-                f"out must have shape {tuple(result.image.shape)} and dtype {result.image.dtype}, "
-                f"got {tuple(out.shape)} and {out.dtype}"
-            )
+        _check_out(out, result.image)
         if torch.is_grad_enabled() and result.image.requires_grad:
             raise ValueError("out cannot record gradients; call the model under torch.no_grad() or leave out away")
         result = result._replace(image=out.copy_(result.image))
     return result if intermediates else result.image
+
+
+def _check_out(out: Tensor, image: Tensor) -> None:
+    if out.shape != image.shape or out.dtype != image.dtype:
+        raise ValueError(
+            f"out must have shape {tuple(image.shape)} and dtype {image.dtype}, got {tuple(out.shape)} and {out.dtype}"
+        )

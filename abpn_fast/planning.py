@@ -94,7 +94,8 @@ def plan(
         lent = not out and worth_lending(batch * 3 * height * width, levels)
     else:
         held = held_pixels(height, width, levels, rows, first_whole(height, width, levels, rows))
-        working += batch * 3 * dtype.itemsize * strip * width
+        # The reference's result of a strip is copied into the whole.
+        working += batch * 3 * dtype.itemsize * strip * width if plain else 0
         lent = False
     image = [batch * 3 * item * pixels for pixels in held]
     blend = [min(batch * 3 * item * h * w, size) for (h, w), size in zip(sizes[1:3], image, strict=False)]

@@ -69,6 +69,13 @@ class Strip(NamedTuple):
         """I_{i+1}, the rows under ``needed[i]``."""
         return self.needed[i].halved().of(self.image[i + 1], self.held[i + 1].begin)
 
+    def write(self, finest: Callable[[Tensor], object], out: Tensor) -> None:
+        """Let ``finest`` write rows ``needed[0]`` of ``out``, the strips above being there already, and stay there."""
+        spoilt = Rows(self.needed[0].begin, self.rows.begin).of(out)
+        finished = spoilt.clone()
+        finest(self.needed[0].of(out))
+        spoilt.copy_(finished)
+
     def masked(self, mask: Tensor, scale: int) -> Tensor:
         """The rows of ``mask`` under ``needed[0]``, each ``scale`` rows of the image."""
         return Rows(self.needed[0].begin // scale, -(-self.needed[0].end // scale)).of(mask)
@@ -125,7 +132,7 @@ def held_pixels(height: int, width: int, levels: int, strip_rows: int, first: in
 
 
 def room(image: Tensor, levels: int, strip_rows: int, item: int) -> int:
-    """Bytes of what is made for one strip and worth lending: rows of I_1 .. I_{k-1}, of B_1 and B_2, of the result.
+    """Bytes of what is made for one strip and worth lending: rows of I_1 .. I_{k-1}, of B_1 and B_2.
 
     Args:
         image, levels, strip_rows: as for ``coarse``.
@@ -139,7 +146,6 @@ def room(image: Tensor, levels: int, strip_rows: int, item: int) -> int:
     blend = [(rows // 2**i + 2 * REACH) * -(-width // 2**i) for i in range(1, min(levels, 3))]
     picture = image.shape[0] * image.shape[1]
     sizes: list[int] = [picture * item * count for count in (*pixels, *blend)]
-    sizes.append(picture * image.dtype.itemsize * rows * width)
     return sum(size for size in sizes if is_lent(size)) + PAGE * len(sizes)
 
 

@@ -46,6 +46,25 @@ def test_same_bits_as_the_whole(name: str, dtype: torch.dtype) -> None:
     assert torch.equal(out, model(image, levels=3))
 
 
+@pytest.mark.parametrize("wrong", [torch.empty(1, 3, 40, 31), torch.empty(1, 3, 40, 32, dtype=torch.uint8)])
+def test_an_out_that_does_not_fit_is_refused_before_anything_is_written(wrong: torch.Tensor) -> None:
+    model, image, before = accelerate(random_model()), torch.rand(1, 3, 40, 32), wrong.zero_().clone()
+    with torch.no_grad(), pytest.raises(ValueError, match=r"out must have shape \(1, 3, 40, 32\)"):
+        model(image, levels=2, strip_rows=16, out=wrong)
+    assert torch.equal(wrong, before)
+
+
+@pytest.mark.parametrize("levels", [1, 2])
+def test_gradients_are_those_of_the_whole(levels: int) -> None:
+    model, image = accelerate(random_model()), torch.rand(1, 3, 50, 34)
+    found = []
+    for rows in (None, 16):
+        leaf = image.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(model(leaf, levels=levels, strip_rows=rows).square().sum(), leaf)
+        found.append(gradient)
+    torch.testing.assert_close(found[1], found[0], atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("levels", [1, 3])
 def test_coarse_levels_equal_the_pyramid_to_the_bit(size: tuple[int, int], levels: int) -> None:
