@@ -64,6 +64,8 @@ def launch(
     count, _, height, width = image.shape
     plan = plan_for(blend_low.dtype)
     ready = [(x.float() if plan == "fma" else x).contiguous() for x in weights]
+    if plan == "fma":
+        ready[0] = in_pairs(ready[0])
     group = _GROUPS[PLANS.index(plan)]
     rows = rows_per_strip(count, height, width, group)
     pictures = (blend_low, image, image_low, out)
@@ -93,6 +95,13 @@ def launch(
         GROUP=group,
         num_warps=1,
     )
+
+
+def in_pairs(weight: Tensor) -> Tensor:
+    """A contiguous float32 tensor of an even size, two numbers in each int64; copied only if misaligned for 64 bits."""
+    if weight.storage_offset() % 2 or weight.data_ptr() % 8:
+        weight = weight.clone()
+    return weight.view(-1).view(torch.int64)
 
 
 def scale_bits(height: int, width: int, mask: Tensor) -> int:

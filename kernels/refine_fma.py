@@ -55,6 +55,7 @@ def convolve(window, sums, weight1, bias1, weight2, inside):
     Args:
         window: rows 2s - 2 to 2s + 1 of the input, [row * 24 + channel * 4 + column].
         sums: rows 2s - 2 to 2s + 1 of the result, columns 2g - 1 to 2g + 2, [(row * 4 + column) * 3 + channel].
+        weight1: two float32 in each element.
         inside: which of the hidden pixels exist, [row * 2 + column].
     """
     channel = 0
@@ -62,11 +63,12 @@ def convolve(window, sums, weight1, bias1, weight2, inside):
         bias = tl.zeros_like(window[0]) + tl.load(bias1 + channel)
         totals = (bias, bias, bias, bias)
         for i in tl.static_range(54):
-            tap = tl.load(weight1 + channel * 54 + i)
+            if i % 2 == 0:
+                taps = both(weight1 + channel * 27 + i // 2)
             longer = ()
             for pixel in tl.static_range(4):
                 value = window[(pixel // 2 + i % 9 // 3) * 24 + i // 9 * 4 + pixel % 2 + i % 3]
-                longer = longer + (tl.fma(value, tap, totals[pixel]),)
+                longer = longer + (tl.fma(value, taps[i % 2], totals[pixel]),)
             totals = longer
         hidden = ()
         for pixel in tl.static_range(4):
@@ -91,6 +93,14 @@ def convolve(window, sums, weight1, bias1, weight2, inside):
         sums = spread
         channel += 1
     return sums
+
+
+@triton.jit
+def both(pointer):
+    """The two float32 in 64 bits: one load."""
+    bits = tl.load(pointer)
+    first = bits.to(tl.int32).to(tl.float32, bitcast=True)
+    return first, (bits >> 32).to(tl.int32).to(tl.float32, bitcast=True)
 
 
 @triton.jit

@@ -168,3 +168,14 @@ def test_choice_of_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ABPN_FAST_REFINE_PLAN", "abacus")
     with pytest.raises(ValueError, match="ABPN_FAST_REFINE_PLAN must be one of fma, dot, got 'abacus'"):
         plan_for(torch.float32)
+
+
+@pytest.mark.parametrize("offset", [0, 1, 2])
+def test_pairs_of_weights_are_aligned_and_copied_only_then(offset: int) -> None:
+    from abpn_fast.kernels.refine import in_pairs
+
+    weight = torch.rand(866)[offset : offset + 864].view(16, 6, 3, 3)
+    found = in_pairs(weight)
+    assert found.dtype == torch.int64 and found.data_ptr() % 8 == 0
+    assert torch.equal(found.view(torch.float32), weight.flatten())
+    assert (found.data_ptr() == weight.data_ptr()) == (offset % 2 == 0)
