@@ -20,6 +20,10 @@ from abpn_fast.reference.retouching_branch import LocalRetouchingBranch
 from abpn_fast.reference.upsample import upsample
 from abpn_fast.reference.upsample_refine_blend import keep_below
 
+# Where two threads meet in the first `tanh` of a process, one may get it in low precision (PyTorch issue 188792).
+for _dtype in (torch.float32, torch.float64):
+    torch.zeros(1, dtype=_dtype, device="cpu").tanh()
+
 
 class Retouched(NamedTuple):
     """What one pass computes.

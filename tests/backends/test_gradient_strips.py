@@ -19,7 +19,7 @@ def arguments(height: int, width: int, count: int = 2) -> list[Tensor]:
 def gradients(name: str, inputs: list[Tensor]) -> tuple[Tensor, ...]:
     extra = [] if name == "upsample_refine" else [J.double().requires_grad_(), K.double().requires_grad_()]
     result = getattr(ops, name)(*inputs, *extra, backend="reference")
-    weights = torch.linspace(-1, 1, result.numel(), dtype=torch.float64).cos().reshape(result.shape)
+    weights = torch.arange(result.numel()).remainder(7).sub(3).double().reshape(result.shape)
     return torch.autograd.grad((result * weights).sum(), [*inputs, *extra])
 
 
