@@ -14,11 +14,11 @@ _WARM_UP = 3
 class Graphed:
     """A recorded call of ``run``, for images like one example.
 
-    It may be called from any stream: a call waits on the device for all that the stream of the last call has to do. The
-    parameters are read where they lay when it was recorded: changes in place are seen, replaced tensors are not.
+    It may be called from any stream: a call waits on the device for all that the stream of the last call has to do.
 
     Args:
-        run: from an image to a tensor, on the GPU throughout, without synchronisation.
+        run: from an image to a tensor, on the GPU throughout, without synchronisation. What it reads must live as long
+            as it does and stay where it is; it is kept as long as the graph.
         example: an image of the shape, dtype and layout of all that will come; on the GPU.
 
     Raises:
@@ -28,9 +28,11 @@ class Graphed:
     def __init__(self, run: Callable[[Tensor], Tensor], example: Tensor) -> None:
         if example.device.type != "cuda":
             raise ValueError(f"graphed records on an NVIDIA GPU, got an example on {example.device}; move it there")
-        self.image = torch.empty_like(example).copy_(example)
+        self.run = run
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.device(example.device), torch.no_grad():
+        # Outside inference mode, whose tensors nobody could write to outside it.
+        with torch.cuda.device(example.device), torch.inference_mode(False), torch.no_grad():
+            self.image = torch.empty_like(example).copy_(example)
             aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             aside.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(aside):
@@ -53,7 +55,7 @@ class Graphed:
                 f"image must be like the example, {tuple(like.shape)} {like.dtype} on {like.device}, "
                 f"got {tuple(image.shape)} {image.dtype} on {image.device}; record another graph for it"
             )
-        with torch.cuda.device(like.device):
+        with torch.cuda.device(like.device), torch.inference_mode(False), torch.no_grad():
             # Also for what the last caller still does with the result.
             torch.cuda.current_stream().wait_stream(self.stream)
             self.stream = torch.cuda.current_stream()

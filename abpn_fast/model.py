@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import os
 from pathlib import Path
@@ -111,12 +112,14 @@ class ABPN(reference.ABPN):
     ) -> Graphed:
         """``forward`` recorded as one CUDA graph, for inference on images like ``example``; call it with an image.
 
+        The graph has a copy of the parameters as they are now: after a change record another one.
+
         Args:
             example: (N, 3, H, W), on the GPU, as for ``forward``.
             levels, strength, mask_threshold: of every call.
 
         Returns:
-            A function of an image; it keeps its own copy of the image and of all that is computed from it.
+            A function of an image; it keeps its own image, weights and all that is computed from them.
 
         Raises:
             ValueError, TypeError: an argument does not fit, the model is training, or ``example`` is not on a GPU.
@@ -124,9 +127,12 @@ class ABPN(reference.ABPN):
         if self.training:
             raise ValueError("graphed is for inference; call model.eval() first")
         levels = self.check(example, levels, strength, mask_threshold)
+        # A copy: the graph reads addresses, which a change of these weights or their end would make another's.
+        with torch.inference_mode(False), torch.no_grad():
+            model = copy.deepcopy(self)
 
         def run(image: Tensor) -> Tensor:
-            result = self(image, levels=levels, strength=strength, mask_threshold=mask_threshold)
+            result = model(image, levels=levels, strength=strength, mask_threshold=mask_threshold)
             assert isinstance(result, Tensor)
             return result
 

@@ -28,8 +28,19 @@ PLANS = ("fma", "dot")
 _PLAN = "ABPN_FAST_REFINE_PLAN"
 # Pairs of columns of a program, one warp: a thread per quad for fma, four threads per four columns for dot.
 _GROUPS = (32, 16)
-# Where 32 bits no longer hold how far the pixels of a plane are apart.
-_FAR = 2**31
+# How far the pixels of a plane are apart where 32 bits no longer hold it for two planes.
+_FAR = 2**30
+
+# What differs between photos of one kind, and between masks: the same code serves them all.
+_FREE = [f"{picture}_{axis}" for picture in ("blend_low", "image", "image_low", "out", "mask") for axis in "nchw"]
+_FREE = [name for name in _FREE if name != "mask_c"] + [
+    "height",
+    "width",
+    "rows",
+    "scale_bits",
+    "strength",
+    "threshold",
+]
 
 # Two rows more than a strip has are worked on.
 _TALLEST, _SHORTEST, _PROGRAMS = 128, 16, 4096
@@ -69,21 +80,24 @@ def launch(
     group = _GROUPS[PLANS.index(plan)]
     rows = rows_per_strip(count, height, width, group)
     pictures = (blend_low, image, image_low, out)
+    planar = all(x.stride(3) == 1 for x in pictures)
+    # Plan dot loads two columns of the image at once where they lie in one word.
+    unit = 2 if plan == "dot" and planar and all(stride % 2 == 0 for stride in image.stride()[:3]) else 1
+    strides = [stride for x in pictures for stride in x.stride()]
+    strides[4:7] = (stride // unit for stride in image.stride()[:3])
     j, k, strength = (coefficients(blend[0]), coefficients(blend[1]), blend[2]) if blend else (image, image, 0.0)
     programs = count * -(-height // rows) * -(-(width + 1) // (2 * group - 2))
     start(
         kernel,
         programs,
         image,
-        pictures,
-        tuple(tuple(x.stride()) for x in pictures),
-        (height, width),
-        rows,
-        tuple(ready),
-        (j, k),
-        strength,
+        *pictures,
+        *strides,
+        *(height, width, rows),
+        *ready,
+        *(j, k, strength),
         image if mask is None else mask,
-        (0, 0, 0, 0) if mask is None else tuple(mask.stride()),
+        *((0, 0, 0) if mask is None else (mask.stride(0), mask.stride(2), mask.stride(3))),
         0 if mask is None else scale_bits(height, width, mask),
         0.0 if mask_threshold is None else mask_threshold,
         PLAN=PLANS.index(plan),
@@ -92,6 +106,8 @@ def launch(
         BLEND=int(blend is not None),
         MASKED=int(mask is not None),
         WIDE=int(max((x.shape[2] - 1) * x.stride(2) + (x.shape[3] - 1) * x.stride(3) for x in pictures) >= _FAR),
+        PLANAR=int(planar),
+        UNIT=unit,
         GROUP=group,
         num_warps=1,
     )
@@ -112,17 +128,42 @@ def scale_bits(height: int, width: int, mask: Tensor) -> int:
     return bits
 
 
-@triton.jit(do_not_specialize=["strides", "shape", "rows", "mask_strides", "scale_bits", "strength", "threshold"])
+@triton.jit(do_not_specialize=_FREE)
 def kernel(
-    pictures,
-    strides,
-    shape,
+    blend_low,
+    image,
+    image_low,
+    out,
+    blend_low_n,
+    blend_low_c,
+    blend_low_h,
+    blend_low_w,
+    image_n,
+    image_c,
+    image_h,
+    image_w,
+    image_low_n,
+    image_low_c,
+    image_low_h,
+    image_low_w,
+    out_n,
+    out_c,
+    out_h,
+    out_w,
+    height,
+    width,
     rows,
-    weights,
-    polynomials,
+    weight1,
+    bias1,
+    weight2,
+    bias2,
+    j,
+    k,
     strength,
     mask,
-    mask_strides,
+    mask_n,
+    mask_h,
+    mask_w,
     scale_bits,
     threshold,
     PLAN: tl.constexpr,
@@ -130,18 +171,27 @@ def kernel(
     BLEND: tl.constexpr,
     MASKED: tl.constexpr,
     WIDE: tl.constexpr,
+    PLANAR: tl.constexpr,
+    UNIT: tl.constexpr,
     GROUP: tl.constexpr,
 ):
     """The result of one strip of one block of columns."""
-    H, W = shape
+    pictures, weights, polynomials = (blend_low, image, image_low, out), (weight1, bias1, weight2, bias2), (j, k)
+    strides = (
+        _strides(blend_low_n, blend_low_c, blend_low_h, blend_low_w, WIDE, PLANAR, 1),
+        _strides(image_n, image_c, image_h, image_w, WIDE, PLANAR, UNIT),
+        _strides(image_low_n, image_low_c, image_low_h, image_low_w, WIDE, PLANAR, 1),
+        _strides(out_n, out_c, out_h, out_w, WIDE, PLANAR, 1),
+    )
+    shape = height, width
     program = tl.program_id(0)
-    blocks, strips = tl.cdiv(W + 1, 2 * GROUP - 2), tl.cdiv(H, rows)
+    blocks, strips = tl.cdiv(width + 1, 2 * GROUP - 2), tl.cdiv(height, rows)
     block, strip, n = program % blocks, program // blocks % strips, program // blocks // strips
     first_row = strip * rows
-    end_row = tl.minimum(first_row + rows, H)
+    end_row = tl.minimum(first_row + rows, height)
     x = block * (2 * GROUP - 2) - 2
     span = (n, x, first_row, end_row)
-    masking = (mask, mask_strides, scale_bits, threshold)
+    masking = (mask, (mask_n, 0, mask_h, mask_w), scale_bits, threshold)
     active = True
     if MASKED:
         active = is_active(masking, shape, n, x + 1, first_row, end_row, 2 * GROUP)
@@ -158,3 +208,13 @@ def kernel(
             keep(pictures, strides, shape, (n, x, first_row, end_row), masking, True, WIDE, GROUP)
     else:
         keep(pictures, strides, shape, span, masking, False, WIDE, GROUP)
+
+
+@triton.jit
+def _strides(n, c, h, w, WIDE: tl.constexpr, PLANAR: tl.constexpr, UNIT: tl.constexpr):
+    """Elements from one image, channel, row and column to the next."""
+    if WIDE:
+        c, h = c.to(tl.int64), h.to(tl.int64)
+    if UNIT > 1:
+        n, c, h = n.to(tl.int64) * UNIT, c.to(tl.int64) * UNIT, h * UNIT
+    return n, c, h, 1 if PLANAR else w

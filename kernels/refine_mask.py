@@ -15,7 +15,8 @@ def _taps(position, size, scale_bits):
     first = doubled >> (scale_bits + 1)
     weight = (doubled - (first << (scale_bits + 1))).to(tl.float32) / (2 << scale_bits).to(tl.float32)
     weight = tl.where(first < 0, 0.0, weight)
-    first = tl.maximum(first, 0)
+    # Lanes right of the image read its last cell.
+    first = tl.minimum(tl.maximum(first, 0), size - 1)
     # As in PyTorch: an edge meets its second sample with weight 0, a mask of the image's size is copied.
     return first, tl.minimum(first + tl.where(scale_bits > 0, 1, 0), size - 1), weight
 

@@ -96,7 +96,7 @@ def _packed(weight: Tensor, skip_weight: Tensor | None, features: int, masked: b
     if kept is None or kept.skip_weight is not skip_weight or kept.state != state:
         kept = _Weights(skip_weight, state)
     elif way in kept.packed:
-        return _used(kept.packed[way], capturing)
+        return _used(weight, kept.packed[way], capturing)
     packed = _pack(weight, skip_weight, features, masked, phased)
     # What a graph packs while it is captured is there only once the graph has run.
     if not capturing:
@@ -107,16 +107,16 @@ def _packed(weight: Tensor, skip_weight: Tensor | None, features: int, masked: b
     return packed
 
 
-def _used(packed: Tensor, capturing: bool) -> Tensor:
+def _used(weight: Tensor, packed: Tensor, capturing: bool) -> Tensor:
     if capturing:
-        _captured[id(packed)] = packed
+        _captured.setdefault(weight, {})[id(packed)] = packed
     else:
         packed.record_stream(torch.cuda.current_stream(packed.device))
     return packed
 
 
-# A captured graph reads these again whenever it is replayed, and nobody says when it is gone.
-_captured: dict[int, Tensor] = {}
+# By weights: what a captured graph reads again whenever it is replayed, also after the weights have changed.
+_captured: Any = WeakIdKeyDictionary()
 
 
 def _pack(weight: Tensor, skip_weight: Tensor | None, features: int, masked: bool, phased: bool) -> Tensor:

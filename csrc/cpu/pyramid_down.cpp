@@ -97,11 +97,11 @@ class RowReducer {
     if (image_.kind == Kind::u8 && image_.interleaved()) return reduce_interleaved(n, rows, to);
     for (int64_t c = 0; c < 3; ++c, to += reduced_chunk) {
       if (image_.kind == Kind::u8 && image_.stride[3] == 1)
-        reduce_channel(in_place<uint8_t>(n, c, rows), to);
+        reduce_channel(in_place<uint8_t>(n, c, rows), sums_, to);
       else if (image_.kind == Kind::f32 && image_.stride[3] == 1)
-        reduce_channel(in_place<float>(n, c, rows), to);
+        reduce_channel(in_place<float>(n, c, rows), means_, to);
       else
-        reduce_channel(copied(n, c, rows), to);
+        reduce_channel(copied(n, c, rows), means_, to);
     }
   }
 
@@ -132,13 +132,11 @@ class RowReducer {
     return from;
   }
 
-  void reduce_channel(const Four<float>& from, float* to) {
-    halve_rows(from.rows, box_, columns_.there, means_ + columns_.before);
-    reduce_halved(means_, to);
-  }
-  void reduce_channel(const Four<uint8_t>& from, float* to) {
-    halve_rows(from.rows, box_, columns_.there, sums_ + columns_.before);
-    reduce_halved(sums_, to);
+  // Through a row of means, or of sums where the rows are bytes.
+  template <class T, class Sum>
+  void reduce_channel(const Four<T>& from, Sum* row, float* to) {
+    halve_rows(from.rows, box_, columns_.there, row + columns_.before);
+    reduce_halved(row, to);
   }
   void reduce_interleaved(int64_t n, const int64_t (&rows)[4], float* to) {
     int16_t together[3 * step];

@@ -18,13 +18,13 @@ BUDGETS: dict[tuple[torch.dtype, torch.dtype, int], tuple[int, int]] = {
     (F32, F32, 80): (255, 0),
     (F32, F32, 90): (255, 0),
     (F32, F32, 100): (255, 0),
-    (F16, F16, 80): (248, 512),
+    (F16, F16, 80): (252, 512),
     (F16, F16, 90): (240, 1024),
     (F16, F16, 100): (248, 1024),
     (U8, BF16, 90): (255, 1024),
 }
 # Loads and stores of spilled registers, where there are any.
-SPILLS = {(F32, F32, 100): 16}
+SPILLS = {(F32, F32, 100): 18}
 
 
 @pytest.fixture(scope="module")
@@ -34,17 +34,19 @@ def compiler() -> Iterator[Compiler]:
     compiler.close()
 
 
-def launch(image: torch.dtype, low: torch.dtype) -> Launch:
+def launch(image: torch.dtype, low: torch.dtype, size: int = 4096) -> Launch:
     def pixels(dtype: torch.dtype, size: int, channels: int = 3) -> Tensor:
         return torch.empty(1, channels, size, size, dtype=dtype, device="meta")
+
+    coarse = -(-size // 2)
 
     shapes = ((16, 6, 3, 3), (16,), (3, 16, 3, 3), (3,))
     weights = tuple(torch.empty(shape, dtype=low, device="meta") for shape in shapes)
     c = torch.empty(3, device="meta")
 
     def run() -> None:
-        arguments = pixels(low, 2048), pixels(image, 4096), pixels(low, 2048), weights, pixels(image, 4096)
-        refine.launch(*arguments, blend=(c, c, 0.5), mask=pixels(low, 512, 1), mask_threshold=0.1)
+        arguments = pixels(low, coarse), pixels(image, size), pixels(low, coarse), weights, pixels(image, size)
+        refine.launch(*arguments, blend=(c, c, 0.5), mask=pixels(low, -(-size // 8), 1), mask_threshold=0.1)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(refine, "interpreted", lambda: False)
@@ -76,6 +78,20 @@ def test_code(target: tuple[torch.dtype, torch.dtype, int], compiler: Compiler) 
     registers, shared = BUDGETS[target]
     assert code.registers <= registers and code.shared <= shared, (code.registers, code.shared)
     assert spills <= SPILLS.get(target, 0)
+
+
+@pytest.mark.parametrize("low", [F32, F16], ids=str)
+def test_sizes_share_code(low: torch.dtype) -> None:
+    """A photo of another size compiles nothing anew: what the compiler sees is the same."""
+    seen = set()
+    for size in (1, 16, 750, 4096, 5000):
+        only = launch(low, low, size)
+        numbers = {name: value for name, value in only.arguments.items() if isinstance(value, int | float)}
+        fixed = {name: value for name, value in numbers.items() if name.isupper()}
+        assert numbers.keys() == fixed.keys() | set(refine._FREE)
+        seen.add(str([sorted(fixed.items()), only.options]))
+    # Of the odd size, two columns of the image are not in one word.
+    assert len(seen) == (1 if low == F32 else 2)
 
 
 @pytest.mark.parametrize("plan", refine.PLANS)
