@@ -1,6 +1,7 @@
 """How the CUDA library is compiled: by ``setup.py``, or on first use where no compiled one was installed.
 
-Only the standard library at import; ``TORCH_CUDA_ARCH_LIST`` names the architectures, e.g. ``"8.0;9.0a+PTX"``.
+Only the standard library at import; ``TORCH_CUDA_ARCH_LIST`` names the architectures for ``setup.py``, e.g.
+``"8.0;9.0a+PTX"``; what is compiled on first use is for the GPUs that are there.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ NVCC_FLAGS = (
     "--fmad=false",
     "--expt-relaxed-constexpr",
     "-Xcompiler=-fPIC,-fvisibility=hidden,-Wall,-Wextra",
-    "-Werror=all-warnings",
 )
 # Without a list and without a GPU to ask.
 _ARCHITECTURES = "8.0;9.0;10.0+PTX"
@@ -59,7 +59,7 @@ def architecture_flags(wanted: str | None = None) -> list[str]:
         ValueError: an architecture is not a number such as 8.0, 9.0a or 10.0+PTX.
     """
     flags = []
-    for name in (wanted or os.environ.get("TORCH_CUDA_ARCH_LIST") or _own_architectures()).replace(";", " ").split():
+    for name in (wanted or os.environ.get("TORCH_CUDA_ARCH_LIST") or own_architectures()).replace(";", " ").split():
         if not re.fullmatch(r"\d+\.\d[af]?(\+PTX)?", name):
             raise ValueError(f"TORCH_CUDA_ARCH_LIST must hold numbers such as 8.0, 9.0a or 10.0+PTX, got {name!r}")
         number = name.removesuffix("+PTX").replace(".", "")
@@ -69,8 +69,8 @@ def architecture_flags(wanted: str | None = None) -> list[str]:
     return flags
 
 
-def compile_library(target: Path, folder: Path) -> None:
-    """Compile ``_C_cuda`` to ``target``, with ``folder`` for what is in between.
+def compile_library(target: Path, folder: Path, architectures: str | None = None) -> None:
+    """Compile ``_C_cuda`` to ``target``, with ``folder`` for what is in between; see ``architecture_flags``.
 
     Raises:
         RuntimeError: the compiler failed; the message ends with its own.
@@ -89,7 +89,7 @@ def compile_library(target: Path, folder: Path) -> None:
     commands = []
     for source, made in zip(sources, objects, strict=True):
         # The kernels know nothing of PyTorch, which keeps them quick to compile.
-        extra = architecture_flags() if source.suffix == ".cu" else [*theirs, *defines]
+        extra = architecture_flags(architectures) if source.suffix == ".cu" else [*theirs, *defines]
         commands.append([str(nvcc()), *NVCC_FLAGS, *ours, *extra, "-c", str(source), "-o", str(made)])
     _run(commands)
     libraries = [f"-L{path}" for path in library_paths()] + ["-ltorch_cpu"]
@@ -114,14 +114,15 @@ def on_first_use() -> Path:
         with _locked(folder / "lock"):
             if not target.exists():
                 whole = folder / f"{os.getpid()}.so"
-                compile_library(whole, folder / "objects")
+                compile_library(whole, folder / "objects", own_architectures())
                 whole.replace(target)
     except OSError as error:
         raise RuntimeError(f"backend cuda is not compiled and {folder} cannot be written: {error}") from error
     return target
 
 
-def _own_architectures() -> str:
+def own_architectures() -> str:
+    """Those of the GPUs of this machine, or some where there is none."""
     import torch
 
     devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
@@ -139,7 +140,7 @@ def _key() -> str:
     for path in sorted([*(SOURCES / "cuda").iterdir(), *(SOURCES / "include").iterdir()]):
         digest.update(path.name.encode() + path.read_bytes())
     version = subprocess.run([str(nvcc()), "--version"], capture_output=True, check=False).stdout
-    digest.update(repr((NVCC_FLAGS, architecture_flags())).encode() + version)
+    digest.update(repr((NVCC_FLAGS, own_architectures())).encode() + version)
     return digest.hexdigest()[:16]
 
 

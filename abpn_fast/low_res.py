@@ -7,11 +7,13 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, interpolate, leaky_relu, pad
+from torch.nn.functional import conv2d, interpolate, leaky_relu
+from torch.nn.modules.module import _has_any_global_hook
 
 from abpn_fast import backends, ops, reference
 from abpn_fast.prepared import Prepared
 from abpn_fast.reference.attention import LocalAttentiveModule
+from abpn_fast.reference.model import padded
 
 _CHANNELS_LAST = torch.channels_last
 
@@ -72,9 +74,13 @@ def retouch(model: reference.ABPN, thumbnail: Tensor, kept: Prepared[Layer]) -> 
         kept: where the folded weights stay until a parameter or buffer changes. They take as much memory as the
             parameters of the layer, a third more on backend ``cpu``.
     """
-    tensors = _state(model, thumbnail)
-    if tensors is None:
+    state = _state(model, thumbnail)
+    if state is None:
+        if not torch.compiler.is_compiling():
+            # An optimizer may write the weights next, and a fused one does so uncounted.
+            kept.clear()
         return None
+    tensors, numbers = state
     backend = _backend(thumbnail, tensors[0])
     if backend == "reference":
         return None
@@ -85,7 +91,7 @@ def retouch(model: reference.ABPN, thumbnail: Tensor, kept: Prepared[Layer]) -> 
         first = True
         return _steps(fold(model, thumbnail.dtype), backend)
 
-    result = _run(model, kept.get(tensors, make, thumbnail.dtype, backend), thumbnail)
+    result = _run(model, kept.get(tensors, make, thumbnail.dtype, backend, *numbers), thumbnail)
     if first:
         # Folding and arranging leave several times as much free memory behind as a pass needs.
         backends.helper(backend, "give_back", lambda: None)()
@@ -120,7 +126,7 @@ def _steps(folded: Folded, backend: str) -> Layer:
 
 def _run(model: reference.ABPN, layer: Layer, thumbnail: Tensor) -> tuple[Tensor | None, Tensor]:
     height, width = thumbnail.shape[-2:]
-    features = [_input(thumbnail)]
+    features = [padded(thumbnail).mul(2).sub_(1)]
     for convolution in layer.encoder:
         features.append(convolution(features[-1]))
     mask = None if layer.mask_head is None else _mask(layer, features)
@@ -133,13 +139,6 @@ def _run(model: reference.ABPN, layer: Layer, thumbnail: Tensor) -> tuple[Tensor
     if mask is None:
         return None, low_res
     return mask[..., : -(-height // 4), : -(-width // 4)].contiguous(), low_res
-
-
-def _input(thumbnail: Tensor) -> Tensor:
-    height, width = thumbnail.shape[-2:]
-    if height % 64 or width % 64:
-        thumbnail = pad(thumbnail, (0, -width % 64, 0, -height % 64), mode="replicate")
-    return thumbnail.mul(2).sub_(1)
 
 
 def _mask(layer: Layer, features: list[Tensor]) -> Tensor:
@@ -184,14 +183,15 @@ def _backend(thumbnail: Tensor, parameter: Tensor) -> str:
     return backends.choose(name, "gated_conv", tensors)
 
 
-def _state(model: reference.ABPN, thumbnail: Tensor) -> list[Tensor] | None:
-    """Every parameter and buffer of the layer, or None where it cannot be folded."""
+def _state(model: reference.ABPN, thumbnail: Tensor) -> tuple[list[Tensor], list[float]] | None:
+    """Every parameter, buffer and number of the layer, or None where it cannot be folded."""
     traced = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
-    if traced or type(thumbnail) is not Tensor:
+    if traced or type(thumbnail) is not Tensor or _has_any_global_hook():  # type: ignore[no-untyped-call]
         return None
     if torch.is_autocast_enabled(thumbnail.device.type):
         return None
     found: list[Tensor | None] = []
+    numbers: list[float] = []
     modules: list[nn.Module | None] = [model.encoder, model.mask_branch, model.retouching_branch]
     # Not `Module.modules`, which names them all: this runs before every pass.
     for module in modules:
@@ -200,24 +200,33 @@ def _state(model: reference.ABPN, thumbnail: Tensor) -> list[Tensor] | None:
                 return None
             found.extend(module._parameters.values())
             found.extend(module._buffers.values())
+            if type(module) in _NUMBERS:
+                numbers.append(getattr(module, _NUMBERS[type(module)]))
             modules.extend(module._modules.values())
     tensors = [x for x in found if x is not None]
     if any(map(Tensor.is_inference, tensors)):
         return None
     if torch.is_grad_enabled() and any(x.requires_grad for x in (thumbnail, *tensors)):
         return None
-    return tensors
+    return tensors, numbers
 
 
 def _plain(module: nn.Module) -> bool:
     """Whether folding knows all that ``module`` does."""
-    if module.training or module._forward_hooks or module._forward_pre_hooks:
+    if module.training or module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__:
+        return False
+    if type(module) is nn.Conv2d and module.padding_mode != "zeros":
         return False
     if type(module) is nn.BatchNorm2d and module._buffers["running_mean"] is None:
         return False
     return type(module) in _KNOWN
 
 
+_NUMBERS: dict[type[nn.Module], str] = {
+    nn.BatchNorm2d: "eps",
+    nn.LeakyReLU: "negative_slope",
+    LocalAttentiveModule: "negative_slope",
+}
 _KNOWN = frozenset(
     {
         nn.Conv2d,

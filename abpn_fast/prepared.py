@@ -17,8 +17,9 @@ Value = TypeVar("Value")
 class Prepared(Generic[Value]):
     """A value made from tensors, kept until one of these is written in place, replaced, moved or cast.
 
-    Not seen, as by autograd: writes that go around PyTorch's version counter, such as ``tensor.data.add_(1)``. Tensors
-    made in inference mode have no such counter; what is made from them is not kept. Copies and pickles start empty.
+    Not seen, as by autograd: writes that go around PyTorch's version counter, such as ``tensor.data.add_(1)`` or those
+    of fused optimizers; ``clear`` is for them. Tensors made in inference mode have no such counter; what is made from
+    them is not kept. Copies and pickles start empty.
     """
 
     def __init__(self) -> None:
@@ -31,7 +32,7 @@ class Prepared(Generic[Value]):
         """
         try:
             # As few steps as this takes: it runs before every pass, over a hundred sources.
-            stamps = [*options, *map(_version, sources), *map(Tensor.data_ptr, sources)]
+            stamps = [*options, *map(_version, sources), *map(Tensor.data_ptr, sources), *map(Tensor.stride, sources)]
         except RuntimeError:
             return make()
         kept = self._kept
@@ -40,6 +41,10 @@ class Prepared(Generic[Value]):
             storages = [StorageWeakRef(source.untyped_storage()) for source in sources]  # type: ignore[no-untyped-call]
             kept = self._kept = (stamps, storages, make())
         return kept[2]
+
+    def clear(self) -> None:
+        """Make it again at the next ``get``."""
+        self._kept = None
 
     def __reduce__(self) -> tuple[type[Prepared[Value]], tuple[()]]:
         return type(self), ()
@@ -51,8 +56,13 @@ _of_tensors: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
 def from_tensors(name: Any, sources: Sequence[Tensor | None], make: Callable[[], Value]) -> Value:
-    """What ``make`` works out from ``sources``, under a ``name``, kept as long as the first of them lives."""
+    """What ``make`` works out from ``sources``, under a ``name``, kept as long as the first of them lives.
+
+    Not kept where one of them requires a gradient: an optimizer may write it unseen.
+    """
     tensors = [source for source in sources if source is not None]
+    if any(tensor.requires_grad for tensor in tensors):
+        return make()
     by_name: dict[Any, Prepared[Value]] = _of_tensors.setdefault(tensors[0], {})  # type: ignore[no-untyped-call]
     return by_name.setdefault(name, Prepared()).get(tensors, make)
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from abpn_fast.backends.triton import interpreted
 from abpn_fast.kernels import refine_dot, refine_fma
-from abpn_fast.kernels.launching import coefficients, start
+from abpn_fast.kernels.launching import coefficients, start, tuned
 from abpn_fast.kernels.refine_mask import is_active, keep
 
 PLANS = ("fma", "dot")
@@ -54,10 +54,10 @@ def plan_for(dtype: torch.dtype) -> str:
     return asked or ("fma" if dtype == torch.float32 else "dot")
 
 
-def rows_per_strip(count: int, height: int, width: int, group: int) -> int:
+def rows_per_strip(count: int, height: int, width: int, group: int, programs: int = _PROGRAMS) -> int:
     """Long strips, which work on few rows twice, but enough of them for every part of a large GPU."""
     blocks = count * -(-(width + 1) // (2 * group - 2))
-    return min(max(_SHORTEST, -(-height * blocks // _PROGRAMS) // 2 * 2), _TALLEST)
+    return min(max(_SHORTEST, -(-height * blocks // programs) // 2 * 2), _TALLEST)
 
 
 def launch(
@@ -78,7 +78,7 @@ def launch(
     if plan == "fma":
         ready[0] = in_pairs(ready[0])
     group = _GROUPS[PLANS.index(plan)]
-    rows = rows_per_strip(count, height, width, group)
+    rows = rows_per_strip(count, height, width, group, **tuned("refine", image, programs=_PROGRAMS))
     pictures = (blend_low, image, image_low, out)
     planar = all(x.stride(3) == 1 for x in pictures)
     # Plan dot loads two columns of the image at once where they lie in one word.

@@ -40,7 +40,7 @@ class TestOnFirstUse:
     def test_one_compiles_and_the_others_wait(self, monkeypatch: pytest.MonkeyPatch) -> None:
         compilations, libraries = [], []
 
-        def compile_library(target: Path, folder: Path) -> None:
+        def compile_library(target: Path, folder: Path, architectures: str) -> None:
             compilations.append(target)
             time.sleep(0.3)
             target.write_bytes(b"library")
@@ -71,11 +71,29 @@ class TestOnFirstUse:
 
     @pytest.mark.usefixtures("_nvcc")
     def test_a_change_is_compiled_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "8.0")
+        monkeypatch.setattr(cuda_build, "own_architectures", lambda: "8.0")
         before = cuda_build._key()
+        # Meant for builds for other machines; container images set it to what their torch was built for.
+        monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "7.0")
         assert cuda_build._key() == before
-        monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "9.0")
+        monkeypatch.setattr(cuda_build, "own_architectures", lambda: "9.0")
         assert cuda_build._key() != before
+
+    @pytest.mark.usefixtures("_nvcc")
+    def test_only_for_the_gpus_that_are_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(cuda_build, "own_architectures", lambda: "9.0")
+        monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "Hopper")
+        commands: list[list[str]] = []
+
+        def run(all_: list[list[str]]) -> None:
+            commands.extend(all_)
+            Path(all_[-1][-1]).write_bytes(b"library")
+
+        monkeypatch.setattr(cuda_build, "_run", run)
+        cuda_build.on_first_use()
+        flags = {part for command in commands for part in command if part.startswith("-gencode")}
+        assert flags == {"-gencode=arch=compute_90,code=sm_90"}
+        assert not any("-Werror" in part for command in commands for part in command)
 
     @pytest.mark.parametrize(
         ("wanted", "flags"),

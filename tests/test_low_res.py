@@ -117,6 +117,13 @@ def retrained(model: ABPN) -> None:
     model.eval()
 
 
+def uncounted(model: ABPN) -> None:
+    """A fused step: PyTorch does not count it as a change."""
+    with torch.enable_grad():
+        model(photo(64, 64)).sum().backward()
+    torch.optim.Adam(model.parameters(), lr=0.01, fused=True).step()
+
+
 CHANGES: dict[str, Callable[[ABPN], object]] = {
     "step": retrained,
     "statistics": lambda model: [model.train()(photo(64, 64, count=2)), model.eval()],
@@ -124,6 +131,9 @@ CHANGES: dict[str, Callable[[ABPN], object]] = {
     "write": lambda model: model.encoder.blocks[0][0].weight.mul_(1.1),
     "replace": lambda model: setattr(model, "encoder", network().encoder),
     "cast": lambda model: model.half().float(),
+    "eps": lambda model: setattr(model.encoder.blocks[1][1], "eps", 0.5),
+    "slope": lambda model: setattr(model.retouching_branch.blocks[0], "negative_slope", 0.9),
+    "uncounted": uncounted,
 }
 
 
@@ -183,7 +193,18 @@ def instance_norm(model: ABPN) -> None:
     model.encoder.blocks[1][1] = nn.InstanceNorm2d(5).eval()
 
 
-@pytest.mark.parametrize("change", [lambda model: model.train(), hooked, trained_norm, instance_norm])
+def another_forward(model: ABPN) -> None:
+    block = model.encoder.blocks[2]
+    block.forward = lambda x: 2 * type(block).forward(block, x)
+
+
+def another_padding(model: ABPN) -> None:
+    model.encoder.blocks[2][0].padding_mode = "reflect"
+
+
+@pytest.mark.parametrize(
+    "change", [lambda model: model.train(), hooked, trained_norm, instance_norm, another_forward, another_padding]
+)
 def test_the_modules_run_where_folding_knows_less(change: Callable[[ABPN], object], folds: list[torch.dtype]) -> None:
     model, image = accelerate(network()), photo(64, 64, count=2)
     change(model)

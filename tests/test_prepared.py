@@ -100,6 +100,27 @@ def test_what_is_made_of_a_tensor_goes_with_it() -> None:
     assert gone() is None
 
 
+def test_the_same_numbers_in_another_order_are_others() -> None:
+    x, kept = torch.rand(3, 3), Prepared[Tensor]()
+    for view in (x, x.t(), x[::2]):
+        assert torch.equal(kept.get([view], view.clone), view)
+
+
+def test_what_a_fused_optimizer_writes_is_not_missed() -> None:
+    x = nn.Parameter(torch.ones(4))
+    x.grad = torch.ones(4)
+    for _ in range(2):
+        assert torch.equal(from_tensors("sum", (x,), lambda: x.detach().clone()), x)
+        torch.optim.Adam([x], fused=True).step()
+
+
+def test_cleared() -> None:
+    x, kept = torch.ones(3), Prepared[int]()
+    kept.get([x], lambda: 1)
+    kept.clear()
+    assert kept.get([x], lambda: 2) == 2
+
+
 def test_arranged_lets_its_source_go() -> None:
     source = torch.ones(3)
     kept, alive = Arranged[Tensor, Tensor](source), weakref.ref(source)

@@ -30,6 +30,8 @@ _VARIABLE = "ABPN_FAST_CPU_ISA"
 _PRECISION = "ABPN_FAST_CPU_PRECISION"
 # Of fewer channels the transformed pixels cost more than they save.
 _LEAST_CHANNELS = 8
+# Filters beyond it go tap by tap.
+_LARGEST_TAP = 64.0
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.uint8)
 
 
@@ -38,6 +40,8 @@ def why_not(operator: str, tensors: Sequence[Tensor]) -> str | None:
     for tensor in tensors:
         if tensor.device.type != "cpu":
             return f"backend cpu runs on tensors on the CPU, got one on {tensor.device}"
+        if tensor.layout != torch.strided:
+            return f"backend cpu runs on dense tensors, got one of layout {tensor.layout}"
         # j and k may have any floating dtype.
         if tensor.dtype not in _DTYPES and tensor.shape != (3,):
             return (
@@ -115,7 +119,7 @@ def gated_conv(
 ) -> None:
     filters, sizes = (weight, bias, skip_weight, skip_bias), (features.shape[1], skip.shape[1])
     if _is_even(skip) and out.shape[1] >= _LEAST_CHANNELS:
-        packed = from_tensors(("packed", sizes), filters, lambda: pack(filters, 1, *sizes))
+        packed = from_tensors(("packed", sizes), filters, lambda: _arranged(filters, 1, *sizes))
         _convolve(features, skip, mask, packed, negative_slope, out)
     else:
         even = _is_even(skip)
@@ -163,15 +167,22 @@ def attention(
 
 
 def _joined(filters: Filters, gates: int, negative_slope: float) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
-    kept, channels = Arranged[Filters, PackedFilters](filters), len(filters[1]) // (1 + gates)
+    kept, channels = Arranged[Filters, PackedFilters | DirectFilters](filters), len(filters[1]) // (1 + gates)
 
     def run(features: Tensor, skip: Tensor, mask: Tensor | None) -> Tensor:
         out = skip.new_empty((skip.shape[0], channels, *skip.shape[2:]))
-        packed = kept.get(lambda filters: pack(filters, gates, features.shape[1], skip.shape[1]))
+        packed = kept.get(lambda filters: _arranged(filters, gates, features.shape[1], skip.shape[1]))
         _convolve(features, skip, mask, packed, negative_slope, out)
         return out
 
     return run
+
+
+def _arranged(filters: Filters, gates: int, channels: int, skip_channels: int) -> PackedFilters | DirectFilters:
+    """For the fast products; tap by tap where a sum of taps would lose what a small one or an infinity means."""
+    if all(x is None or x.numel() == 0 or float(x.abs().max()) <= _LARGEST_TAP for x in filters):
+        return pack(filters, gates, channels, skip_channels)
+    return pack_directly(filters, gates, channels, skip_channels, even=False)
 
 
 def _is_even(skip: Tensor) -> bool:
@@ -180,8 +191,15 @@ def _is_even(skip: Tensor) -> bool:
 
 
 def _convolve(
-    features: Tensor, skip: Tensor, mask: Tensor | None, packed: PackedFilters, negative_slope: float, out: Tensor
+    features: Tensor,
+    skip: Tensor,
+    mask: Tensor | None,
+    packed: PackedFilters | DirectFilters,
+    negative_slope: float,
+    out: Tensor,
 ) -> None:
+    if isinstance(packed, DirectFilters):
+        return _convolve_directly(features, skip, mask, packed, negative_slope, out)
     if out.numel() == 0:
         return
     given = None if packed.features is None else features
@@ -254,6 +272,8 @@ def use_instruction_set(name: str, source: str = "instruction set") -> None:
     """
     if name not in INSTRUCTION_SETS:
         raise ValueError(f"{source} must be one of {', '.join(INSTRUCTION_SETS)}, got {name!r}")
+    if source != _VARIABLE:
+        _ops()
     best = torch.ops.abpn_fast_cpu.best_isa()
     if INSTRUCTION_SETS.index(name) > best:
         raise RuntimeError(f"{source} asks for {name}, this machine has {', '.join(INSTRUCTION_SETS[: best + 1])}")

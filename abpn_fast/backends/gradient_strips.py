@@ -29,10 +29,14 @@ def in_strips(whole: Gradients) -> Gradients:
         results: Callable[[Any], list[Tensor]],
     ) -> list[Tensor]:
         count, _, height, width = arguments["image"].shape
-        rows = max(_PIXELS // (count * width) // 2 * 2, 8)
+        rows = max(_PIXELS // max(count * width, 1) // 2 * 2, 8)
         if height <= rows or arguments.get("mask") is not None:
             return whole(grads, arguments, wanted, results)
-        found = [torch.zeros_like(arguments[name], memory_format=torch.contiguous_format) for name in wanted]
+        # Of half precision in float32 until all strips are in.
+        found = [
+            torch.zeros(arguments[name].shape, dtype=_wider(arguments[name].dtype), device=grads[0].device)
+            for name in wanted
+        ]
         for top in range(0, height, rows):
             bottom = min(top + rows, height)
             first, last = max(top - _HALO, 0), min(bottom + _HALO, height)
@@ -47,6 +51,10 @@ def in_strips(whole: Gradients) -> Gradients:
             pieces = whole([grad[:, :, top:bottom] for grad in grads], part, wanted, cropped)
             for name, sum_, piece in zip(wanted, found, pieces, strict=True):
                 (sum_[:, :, own[name]] if name in own else sum_).add_(piece)
-        return found
+        return [sum_.to(arguments[name].dtype) for name, sum_ in zip(wanted, found, strict=True)]
 
     return gradients
+
+
+def _wider(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)

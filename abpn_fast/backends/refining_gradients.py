@@ -18,10 +18,11 @@ _FINE, _LOW = ("image",), ("blend_low", "image_low")
 
 
 def refining_gradients(grad: Tensor, arguments: dict[str, Any], wanted: Sequence[str]) -> list[Tensor]:
-    """The gradients of ``wanted``, contiguous, in their dtypes; always summed in the same order.
+    """The gradients of ``wanted``, contiguous, in their dtypes; the strips are added in one order.
 
-    The equation is computed once more under autograd, on PyTorch. Beside the gradients, in float32 until all strips are
-    in, it takes what PyTorch keeps of one strip.
+    On a GPU the last bits may still vary: PyTorch's gradient of an interpolation adds atomically there. The equation is
+    computed once more under autograd, on PyTorch. Beside the gradients, in float32 until all strips are in, it takes
+    what PyTorch keeps of one strip.
 
     Args:
         grad: of the result, (N, 3, H, W), contiguous.

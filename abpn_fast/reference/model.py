@@ -103,8 +103,7 @@ class ABPN(nn.Module):
     def retouch(self, thumbnail: Tensor) -> tuple[Tensor | None, Tensor]:
         """The local retouching layer, LRL: ``(M, R_l)`` from I_l, (N, 3, h, w)."""
         height, width = thumbnail.shape[-2:]
-        padded = pad(thumbnail, (0, -width % 64, 0, -height % 64), mode="replicate")
-        features = self.encoder(2 * padded - 1)
+        features = self.encoder(2 * padded(thumbnail) - 1)
         mask = None if self.mask_branch is None else self.mask_branch(features)
         delta = torch.tanh(self.retouching_branch(features, mask))[..., :height, :width]
         low_res = thumbnail + delta if self.config.output == "residual" else (delta + 1) / 2
@@ -162,3 +161,10 @@ class ABPN(nn.Module):
         if mask_threshold is not None and not self.config.mask_branch:
             raise ValueError("mask_threshold needs a model with mask_branch=True")
         return levels
+
+
+def padded(thumbnail: Tensor) -> Tensor:
+    """Both sides raised to multiples of 64, six halvings of the encoder, by repeating the last row and column."""
+    # Not `-side % 64`, which torch.compile has no code for where sizes vary.
+    down, right = (-(-side // 64) * 64 - side for side in thumbnail.shape[-2:])
+    return pad(thumbnail, (0, right, 0, down), mode="replicate") if down or right else thumbnail

@@ -211,7 +211,7 @@ ABPN_BOTH Between between(int at, int size, int resized) {
   const float scale = static_cast<float>(size) / static_cast<float>(resized);
   const float inside = scale * (static_cast<float>(at) + 0.5f) - 0.5f, position = inside < 0.0f ? 0.0f : inside;
   const int floor = static_cast<int>(position), first = floor < size ? floor : size - 1;
-  return {first, first + 1 < size ? first + 1 : first, position - static_cast<float>(first)};
+  return {first, first + 1 < size && size != resized ? first + 1 : first, position - static_cast<float>(first)};
 }
 
 // read(y, x) gives the mask's value there.

@@ -10,7 +10,8 @@ inline Taps taps(int64_t y, int64_t size, int64_t scale) {
   const double position = std::max((y + 0.5) / scale - 0.5, 0.0);
   const int64_t first = std::min(static_cast<int64_t>(position), size - 1);
   const float second_weight = static_cast<float>(position - first);
-  return {first, std::min(first + 1, size - 1), 1.0f - second_weight, second_weight};
+  // A mask of the image's size is copied: no neighbour, not even with weight 0.
+  return {first, std::min(first + (scale > 1), size - 1), 1.0f - second_weight, second_weight};
 }
 
 // The rows of a picture of three channels that x2 upsampling reads for one range of columns, each loaded once.

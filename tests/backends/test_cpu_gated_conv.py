@@ -103,6 +103,13 @@ class TestParity:
         away[5:8, 19:22] = False
         torch.testing.assert_close(result[..., away], wanted[..., away], rtol=0, atol=2e-6)
 
+    @pytest.mark.parametrize("value", [300.0, 1e6])
+    @pytest.mark.parametrize("name", ["weight", "skip_weight"])
+    def test_a_huge_tap(self, name: str, value: float, instruction_set: str) -> None:
+        given = inputs((14, 36), 16)
+        given[name][3, 2, 0, 1] = value
+        check(given)
+
     @pytest.mark.parametrize("layout", LAYOUTS)
     @pytest.mark.parametrize("width", [3, 5, 16])
     def test_layout(self, layout: str, width: int) -> None:

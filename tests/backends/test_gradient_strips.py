@@ -48,3 +48,23 @@ def test_a_strip_is_all_that_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
     given = dict(zip(names, arguments(64, 16), strict=True))
     gradient_strips.in_strips(whole)([given["image"]], given, names, lambda x: [x])
     assert len(heights) == 7 and max(heights) == 10 + 2 * 4
+
+
+def test_strips_of_half_precision_are_summed_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gradient_strips, "_PIXELS", 1)
+    image = torch.zeros(1, 3, 4096, 2, dtype=torch.bfloat16)
+
+    def whole(grads: list[Tensor], given: dict[str, Tensor], wanted: list[str], results: object) -> list[Tensor]:
+        return [torch.ones(1, dtype=torch.bfloat16)]
+
+    (found,) = gradient_strips.in_strips(whole)(
+        [image], {"image": image, "bias2": torch.zeros(1, dtype=torch.bfloat16)}, ["bias2"], lambda x: [x]
+    )
+    # 512 strips: a sum in bfloat16 stops at 256.
+    assert found.dtype == torch.bfloat16 and found == 512
+
+
+@pytest.mark.parametrize("name", ["upsample_refine", "upsample_refine_blend"])
+def test_empty_batch(name: str) -> None:
+    inputs = arguments(6, 4, count=0)
+    assert not any(gradient.any() for gradient in gradients(name, inputs))

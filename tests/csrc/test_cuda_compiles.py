@@ -38,7 +38,15 @@ def compiled(architecture: str, folder: Path) -> tuple[Path, str]:
     made = folder / f"{architecture}.cubin"
     headers = [f"-I{cuda_build.SOURCES / name}" for name in ("include", "cuda")]
     source = cuda_build.SOURCES / "cuda" / "gated_conv.cu"
-    command = [str(cuda_build.nvcc()), *cuda_build.NVCC_FLAGS, *headers, flag, "-cubin", "-Xptxas=-v"]
+    command = [
+        str(cuda_build.nvcc()),
+        *cuda_build.NVCC_FLAGS,
+        "-Werror=all-warnings",
+        *headers,
+        flag,
+        "-cubin",
+        "-Xptxas=-v",
+    ]
     done = subprocess.run([*command, str(source), "-o", str(made)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return made, done.stderr
