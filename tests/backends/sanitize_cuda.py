@@ -1,9 +1,10 @@
-"""A few gated convolutions on a GPU, for `compute-sanitizer --tool memcheck python -m tests.backends.sanitize_cuda`."""
+"""Gated convolutions and whole networks on a GPU, small: `compute-sanitizer python -m tests.backends.sanitize_cuda`."""
 
 from __future__ import annotations
 
 import torch
 
+import abpn_fast
 from tests.backends.test_cuda import check, inputs
 
 # Every kernel, whole and phased, split and not, with tiles that stick out on every side.
@@ -23,7 +24,19 @@ def main() -> None:
         for features, skip, out, size in SHAPES:
             check(inputs(features, skip, out, size, count=2, dtype=dtype))
     torch.cuda.synchronize()
-    print(f"{3 * len(SHAPES)} gated convolutions within their budgets")
+    print(f"{3 * len(SHAPES)} gated convolutions within their budgets", flush=True)
+    for dtype in (torch.float16, torch.float32):
+        whole_network(dtype)
+        print(f"the network in {dtype}", flush=True)
+
+
+@torch.no_grad()
+def whole_network(dtype: torch.dtype, device: str = "cuda") -> None:
+    """With and without a threshold of the mask; sizes that are no multiples of a tile."""
+    model = abpn_fast.ABPN.from_pretrained("small", dtype=dtype, device=device)
+    image = torch.rand(2, 3, 200, 264).to(device, dtype)
+    for threshold in (None, 0.5):
+        assert model(image, levels=2, mask_threshold=threshold).isfinite().all()
 
 
 if __name__ == "__main__":

@@ -49,10 +49,11 @@ class TestContract(PixelContract):
 def test_neutral_keeps_every_bit(what: str, dtype: torch.dtype, device: str) -> None:
     image = picture(2, 3, 9, 11, dtype=dtype, device=device)
     blend = draw(2, 3, 9, 11, dtype=dtype if dtype.is_floating_point else torch.float32, device=device)
+    soft_light = [c.to(device) for c in SOFT_LIGHT]
     if what == "neutral blend":
-        result = abpn_fast.ops.adaptive_blend(image, 0 * blend, *SOFT_LIGHT)
+        result = abpn_fast.ops.adaptive_blend(image, 0 * blend, *soft_light)
     else:
-        result = abpn_fast.ops.adaptive_blend(image, blend, *SOFT_LIGHT, strength=0)
+        result = abpn_fast.ops.adaptive_blend(image, blend, *soft_light, strength=0)
     assert result.dtype == dtype and torch.equal(result, image)
 
 
@@ -86,7 +87,7 @@ def test_uint8_clamps_and_stores_nan_as_black(device: str) -> None:
 def test_uint8_reads_every_grey_level(device: str) -> None:
     image = torch.arange(256, dtype=torch.uint8, device=device).expand(1, 3, 2, 256)
     blend = draw(1, 3, 2, 256, device=device)
-    result = abpn_fast.ops.adaptive_blend(image, blend, *SOFT_LIGHT).cpu().int().numpy()
+    result = abpn_fast.ops.adaptive_blend(image, blend, *(c.to(device) for c in SOFT_LIGHT)).cpu().int().numpy()
     exact = formulas.abm(*(formulas.unit(x.cpu().numpy()) for x in (image, blend, *SOFT_LIGHT)))
     assert np.abs(result - formulas.store(exact).astype(int)).max() <= 1
     assert (result == formulas.store(exact)).mean() > 0.999

@@ -50,7 +50,8 @@ class TestContract(PixelContract):
 def test_black_and_white(dtypes: tuple[torch.dtype, torch.dtype], damping: float, device: str) -> None:
     image, retouched = (picture(2, 3, 16, 17, dtype=dtype, device=device) for dtype in dtypes)
     assert (image == 0).any() and (image == image.max()).any()
-    inputs = {"image": image, "retouched": retouched, "j": SOFT_LIGHT[0], "k": SOFT_LIGHT[1]}
+    j, k = (c.to(device) for c in SOFT_LIGHT)
+    inputs = {"image": image, "retouched": retouched, "j": j, "k": k}
     result = abpn_fast.ops.reverse_adaptive_blend(**inputs, damping=damping)
     exact = formulas.rabm(**as_arrays(inputs), damping=damping)
     assert result.dtype == torch.float32
@@ -68,13 +69,15 @@ def test_black_and_white(dtypes: tuple[torch.dtype, torch.dtype], damping: float
 def test_dtype_is_the_floating_one(image_dtype: torch.dtype, device: str) -> None:
     image = picture(1, 3, 4, 5, dtype=image_dtype, device=device)
     other = picture(1, 3, 4, 5, dtype=torch.uint8 if image_dtype == torch.float64 else torch.float64, device=device)
-    assert abpn_fast.ops.reverse_adaptive_blend(image, other, *SOFT_LIGHT).dtype == torch.float64
+    result = abpn_fast.ops.reverse_adaptive_blend(image, other, *(c.to(device) for c in SOFT_LIGHT))
+    assert result.dtype == torch.float64
 
 
 def test_undamped_gradient_is_finite_at_black_and_white(device: str) -> None:
     image = picture(1, 3, 8, 8, device=device).requires_grad_()
     retouched = picture(1, 3, 8, 8, device=device).requires_grad_()
-    abpn_fast.ops.reverse_adaptive_blend(image, retouched, *SOFT_LIGHT, damping=0).sum().backward()
+    soft_light = [c.to(device) for c in SOFT_LIGHT]
+    abpn_fast.ops.reverse_adaptive_blend(image, retouched, *soft_light, damping=0).sum().backward()
     ends = (image == 0) | (image == 1)
     assert ends.any()
     assert (image.grad[ends] == 0).all() and (retouched.grad[ends] == 0).all()
