@@ -1,13 +1,19 @@
-"""``python -m bench.gpu OUT_DIR``: parity, compute-sanitizer, then latency and memory on the GPU, in five minutes.
+"""``python -m bench.gpu OUT_DIR``: parity, compute-sanitizer, then latency and memory on the GPU.
 
-Writes ``OUT_DIR/<name of the GPU>.json``, which ``python -m bench.report`` reads.
+Writes ``OUT_DIR/<name of the GPU>.json``, which ``python -m bench.report`` reads, after every row, and the checks' logs
+beside it. About five minutes once Triton's cache is warm; what does not fit ``--seconds`` is left out and listed.
 """
 
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
+import contextlib
+import importlib.util
 import itertools
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -16,19 +22,22 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
+import abpn_fast
 from bench import gpu_candidates, gpu_measure, machine, networks, results
+from bench.pyramid import Pyramid
 
-# Seconds for everything, of which the checks may take so many.
-BUDGET, TESTS, SANITIZER = 285.0, 80.0, 30.0
+# Seconds for everything, and at most for each part of it.
+SECONDS, TESTS, SANITIZER, WARM_UP = 520.0, 300.0, 150.0, 200.0
 SIZES = ((4096, 4096), (3840, 2160), (2048, 2048), (1024, 1024), (512, 512), (8192, 8192))
 # Compiling takes up to a minute for each shape.
 _COMPILED_SIZES = {"compiled": ((4096, 4096), (1024, 1024)), "autotuned": ((4096, 4096),)}
-_SMALL_PASS = (
-    "import torch, abpn_fast; m = abpn_fast.ABPN.from_pretrained('small', device='cuda'); "
-    "m(torch.rand(2, 3, 130, 97, device='cuda')); m.half()(torch.rand(1, 3, 97, 130, device='cuda').half()); "
-    "torch.cuda.synchronize()"
-)
+_COMPILING = 60.0
+# Where a test runs on the GPU, its id names the device before the backend.
+_TESTS_ON_THE_GPU = "(cuda and not cuda-reference and not test_cuda.py) or TestOnTheGPU or test_graphed.py"
+_TEST_FILES = ("tests/ops", "tests/backends/test_cuda.py", "tests/test_graphed.py")
+_LINES_KEPT = 40
 
 
 class Case(NamedTuple):
@@ -40,24 +49,119 @@ class Case(NamedTuple):
     batch: int
 
 
+class BrokenGPU(RuntimeError):
+    """After an error that every later call to CUDA meets again."""
+
+
+class Record:
+    """The JSON as it grows, on the disk after every row.
+
+    Args:
+        target: the file.
+        information: ``machine_info``.
+        deadline: of ``clock``; nothing begins after it.
+        device: for tests a CPU stands in for the GPU.
+        clock: seconds.
+    """
+
+    def __init__(
+        self,
+        target: Path,
+        information: dict[str, Any],
+        deadline: float,
+        *,
+        device: str = "cuda",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.target, self.deadline, self.device, self.clock = target, deadline, device, clock
+        self.checks: list[dict[str, Any]] = []
+        self.rows: list[dict[str, Any]] = []
+        self.refused: list[dict[str, Any]] = []
+        self.result = {"machine_info": information, "version": "1", "checks": self.checks}
+        self.result |= {"benchmarks": self.rows, "refused": self.refused}
+
+    @property
+    def left(self) -> float:
+        """Seconds."""
+        return self.deadline - self.clock()
+
+    def write(self) -> None:
+        """Whole or not at all."""
+        whole = self.target.with_suffix(".part")
+        results.write(self.result, whole)
+        whole.replace(self.target)
+
+    def add_checks(self, *checks: dict[str, Any]) -> None:
+        """Also what was not checked, for who reads the rows alone."""
+        self.checks.extend(checks)
+        self.result["machine_info"]["unchecked"] = self.named(None)
+        self.write()
+
+    def named(self, passed: bool | None) -> list[str]:
+        """The checks with that result."""
+        return [check["name"] for check in self.checks if check["passed"] is passed]
+
+    def add(self, *rows: dict[str, Any]) -> None:
+        self.rows.extend(rows)
+        self.write()
+
+    def attempt(self, entry: dict[str, Any], work: Callable[..., Any], *arguments: Any, needs: float = 0) -> Any:
+        """What ``work`` gives, or None, with the reason in ``refused``: it failed, refused or would come too late.
+
+        Raises:
+            BrokenGPU: it failed, and so will all that follows.
+        """
+        try:
+            if self.left < needs:
+                raise TimeoutError("no time was left")
+            found = work(*arguments)
+            if "refusal" not in found:
+                return found
+            reason = found["refusal"]
+        except Exception as error:
+            reason = gpu_measure.first_line(error)
+        self.refuse(entry, reason)
+        return None
+
+    def refuse(self, entry: dict[str, Any], reason: str) -> None:
+        self.note(entry, reason)
+        if self.device == "cuda":
+            try:
+                torch.cuda.synchronize()
+            except RuntimeError as error:
+                reason = gpu_measure.first_line(error)
+                self.note({"suite": "checks", "row": "all that follows"}, reason)
+                raise BrokenGPU(f"the GPU cannot be used any longer: {reason}") from error
+
+    def note(self, entry: dict[str, Any], reason: str) -> None:
+        self.refused.append(entry | {"reason": reason})
+        self.write()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=__doc__)
     parser.add_argument("folder", type=Path, metavar="OUT_DIR")
-    folder = parser.parse_args().folder
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="for everything (default: %(default).0f)")
+    options = parser.parse_args()
     reason = why_not()
     if reason is not None:
         raise SystemExit(reason)
-    deadline = time.monotonic() + BUDGET
-    checks = [tests(), *sanitizer()]
-    result: dict[str, Any] = {"machine_info": information(), "version": "1", "checks": checks}
-    right = all(check["passed"] for check in checks if check["passed"] is not None)
-    found = measured(deadline) if right else ([], [{"suite": "checks", "row": "all", "reason": "a check failed"}])
-    result["benchmarks"], result["refused"] = found
-    target = folder / f"{machine.file_name(torch.cuda.get_device_name())}.json"
-    results.write(result, target)
+    deadline = time.monotonic() + options.seconds
+    target = options.folder / f"{machine.file_name(torch.cuda.get_device_name())}.json"
+    record = Record(target, settings() | information(), deadline)
+    record.add_checks(tests(options.folder, record.left))
+    record.add_checks(*sanitizer(options.folder, record.left))
+    if record.named(False):
+        record.note({"suite": "checks", "row": "all"}, f"failed: {', '.join(record.named(False))}")
+        raise SystemExit(f"{', '.join(record.named(False))} failed, so nothing was timed; the logs are beside {target}")
+    record.result["warm_up"] = warmed(options.folder, record.left / 2)
+    try:
+        measured(record)
+    except BrokenGPU as error:
+        raise SystemExit(f"{error}; {target} has what came before") from error
     print(f"wrote {target}")
-    if not right:
-        raise SystemExit("a check failed, so nothing was timed; the JSON has its last lines")
+    if record.named(None):
+        print(f"unchecked: {', '.join(record.named(None))}; the JSON says why")
 
 
 def why_not() -> str | None:
@@ -67,38 +171,102 @@ def why_not() -> str | None:
     return None
 
 
+def settings() -> dict[str, Any]:
+    """The same for every candidate: cuDNN tries its algorithms at each new shape, float32 stays float32."""
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    return {"cudnn_benchmark": True, "tf32": False}
+
+
 def information() -> dict[str, Any]:
-    """With the GPU, its driver and CUDA."""
+    """With the GPU, its driver, CUDA, and the backends that should run there but cannot, and why."""
+    image = torch.empty(1, 3, 2, 2, device="cuda")
+    reasons = {
+        name: abpn_fast.why_not(name, image, operator=operator)
+        for name, operator in (("triton", "pyramid_down"), ("cuda", "gated_conv"))
+    }
+    missing = {name: reason for name, reason in reasons.items() if reason is not None}
+    return machine.information() | {"driver": driver(), "cuda": torch.version.cuda, "missing_backends": missing}
+
+
+def driver() -> str | None:
+    """Of the GPU, where nvidia-smi says it."""
     query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    driver = subprocess.run(query, capture_output=True, text=True, check=False).stdout.split() or [None]
-    return machine.information() | {"driver": driver[0], "cuda": torch.version.cuda}
-
-
-def tests() -> dict[str, Any]:
-    """The operators' and the model's tests on the GPU."""
-    files = ["tests/ops", "tests/test_model.py"]
-    return check("tests", [sys.executable, "-m", "pytest", "-q", "-x", "-k", "cuda", *files], TESTS)
-
-
-def sanitizer() -> list[dict[str, Any]]:
-    """compute-sanitizer on a small pass, where it is on the path."""
-    tool = shutil.which("compute-sanitizer")
-    if tool is None:
-        return [{"name": "compute-sanitizer", "passed": None, "output": "not on the path"}]
-    command = [sys.executable, "-c", _SMALL_PASS]
-    return [check(each, [tool, "--tool", each, "--error-exitcode", "9", *command], SANITIZER) for each in _TOOLS]
-
-
-_TOOLS = ("memcheck", "racecheck")
-
-
-def check(name: str, command: list[str], limit: float) -> dict[str, Any]:
-    """Run it: ``passed``, None where it took more than ``limit`` seconds, and the end of its output."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False)
-    except subprocess.TimeoutExpired:
-        return {"name": name, "passed": None, "output": f"not done after {limit:.0f} s"}
-    return {"name": name, "passed": done.returncode == 0, "output": (done.stdout + done.stderr)[-800:]}
+        lines = subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return lines[0] if lines else None
+
+
+def tests(folder: Path, left: float) -> dict[str, Any]:
+    """The operators' and the model's tests on the GPU."""
+    command = [sys.executable, "-m", "pytest", "-v", "--tb=short", "--durations=15", "-p", "no:cacheprovider"]
+    if importlib.util.find_spec("xdist") is not None:
+        # Each process takes GPU memory for a context of its own.
+        command += ["-n", str(min(max(1, (os.cpu_count() or 1) - 2), 14))]
+    command += ["-k", _TESTS_ON_THE_GPU, *_TEST_FILES]
+    return check("tests", command, min(TESTS, left), folder, OMP_NUM_THREADS="1")
+
+
+def sanitizer(folder: Path, left: float) -> list[dict[str, Any]]:
+    """compute-sanitizer on small passes, where it is on the path and knows the GPU; both tools at once."""
+    path = shutil.which("compute-sanitizer")
+    if path is None:
+        return [{"name": "compute-sanitizer", "passed": None, "output": "not on the path"}]
+
+    def run(tool: str) -> dict[str, Any]:
+        command = [path, "--tool", tool, "--error-exitcode", "9", *_TOOLS[tool], sys.executable, "-m", _SMALL_PASSES]
+        found = check(tool, command, min(SANITIZER, left), folder, PYTORCH_NO_CUDA_MEMORY_CACHING="1")
+        # As under gVisor.
+        return found | {"passed": None} if "Device not supported" in found["output"] else found
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        return list(pool.map(run, _TOOLS))
+
+
+# PyTorch asks CUDA for what may be missing, which is no error.
+_TOOLS = {"memcheck": ["--report-api-errors", "no"], "racecheck": []}
+_SMALL_PASSES = "tests.backends.sanitize_cuda"
+
+
+def warmed(folder: Path, left: float) -> dict[str, Any]:
+    """Compile what timing needs, in parallel; what fails or is not done is compiled when it is timed."""
+    command = [sys.executable, "-c", "from bench import gpu_candidates; gpu_candidates.warm_all()"]
+    return check("warm-up", command, min(WARM_UP, left), folder)
+
+
+def check(name: str, command: list[str], limit: float, folder: Path, **environment: str) -> dict[str, Any]:
+    """Run it, with all that it prints in ``folder/<name>.log``.
+
+    Returns:
+        ``passed``, None where it took more than ``limit`` seconds and was killed with all that it started; the last
+        lines of its ``output``.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    log, begin = folder / f"{name}.log", time.monotonic()
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", **environment}
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment, start_new_session=True
+        )
+        try:
+            passed = process.wait(max(limit, 0)) == 0
+        except subprocess.TimeoutExpired:
+            passed = None
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines += [f"not done after {limit:.0f} s"] * (passed is None)
+    seconds = time.monotonic() - begin
+    return {
+        "name": name,
+        "passed": passed,
+        "seconds": seconds,
+        "log": log.name,
+        "output": "\n".join(lines[-_LINES_KEPT:]),
+    }
 
 
 def cases() -> Iterator[Case]:
@@ -112,33 +280,38 @@ def cases() -> Iterator[Case]:
             yield Case(name, width, height, 1)
 
 
-def measured(
-    deadline: float, device: str = "cuda", clock: Callable[[], float] = time.monotonic
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Rows of everything that fits before ``deadline``, and what was left out and why."""
-    with torch.no_grad():
-        rows, refused = operators(gpu_measure.ceilings(device), device)
-        photos: tuple[Any, Any, Any] = None, None, None
-        for case in cases():
-            shape = case[1:]
-            entry = described(case)
-            try:
-                if clock() > deadline:
-                    raise RuntimeError("no time was left")
-                if photos[0] != shape:
-                    photos = None, None, None
-                    image = gpu_measure.photos(case.height, case.width, case.batch, device)
-                    model = networks.network("small").to(device)
-                    photos = shape, image, torch.cat([model(one[None]) for one in image])
-                row = gpu_measure.network_row(gpu_candidates.NETWORKS[case.candidate], "small", *photos[1:])
-            except Exception as error:
-                row = {"refusal": f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"}
-            if "refusal" in row:
-                refused.append(entry | {"reason": row["refusal"]})
-            else:
-                rows += both(entry, row)
-            torch._dynamo.reset()
-    return rows, refused
+@torch.no_grad()
+def measured(record: Record) -> None:
+    """Rows of everything that fits before the deadline, and what was left out and why."""
+    time_operators(record)
+    given = Given(record.device)
+    for case in cases():
+        entry, needs = described(case), _COMPILING if case.candidate in _COMPILED_SIZES else 0
+        row = record.attempt(entry, _network_row, case, given, needs=needs)
+        if row is not None:
+            record.add(*in_suites(entry, row))
+        torch._dynamo.reset()
+
+
+class Given:
+    """The photos of the last shape asked for, with what the reference makes of them."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.shape: tuple[int, int, int] | None = None
+        self.pair: tuple[Tensor, Tensor] | None = None
+
+    def of(self, case: Case) -> tuple[Tensor, Tensor]:
+        if self.pair is None or self.shape != case[1:]:
+            self.pair = None
+            image = gpu_measure.photos(case.height, case.width, case.batch, self.device)
+            model = networks.network("small").to(self.device)
+            self.shape, self.pair = case[1:], (image, torch.cat([model(one[None]) for one in image]))
+        return self.pair
+
+
+def _network_row(case: Case, given: Given) -> dict[str, Any]:
+    return gpu_measure.network_row(gpu_candidates.NETWORKS[case.candidate], "small", *given.of(case))
 
 
 def described(case: Case) -> dict[str, Any]:
@@ -153,23 +326,36 @@ def described(case: Case) -> dict[str, Any]:
     }
 
 
-def both(entry: dict[str, Any], row: dict[str, Any]) -> list[dict[str, Any]]:
-    """The row in the suite of latencies and in that of peaks."""
-    extra = entry | row["extra_info"]
-    memory = extra | {"suite": extra["suite"].replace("latency", "memory")}
-    return [{"name": e["row"], "extra_info": e, "stats": row["stats"]} for e in (extra, memory)]
+def in_suites(entry: dict[str, Any], row: dict[str, Any]) -> list[dict[str, Any]]:
+    """The row in the suite of latencies and, where its peak is known, in that of peaks."""
+    extras = [entry | row["extra_info"]]
+    if "peak_beyond_input" in row["extra_info"]:
+        extras.append(extras[0] | {"suite": entry["suite"].replace("latency", "memory")})
+    return [{"name": extra["row"], "extra_info": extra, "stats": row["stats"]} for extra in extras]
 
 
-def operators(ceiling: dict[str, float], device: str, side: int = 4096) -> tuple[list[Any], list[Any]]:
-    """Rows of the single operators."""
-    rows = []
+def time_operators(record: Record, side: int = 4096) -> None:
+    """Rows of the single operators, each after it was compared with the reference."""
+    suite = {"suite": f"operators, {side} x {side}"}
+    ceiling = record.attempt(suite | {"row": "ceilings"}, gpu_measure.ceilings, record.device) or {}
     for dtype in (torch.float16, torch.float32):
         name = str(dtype).removeprefix("torch.")
-        for operator, operation in gpu_candidates.operations(side, side, dtype, device).items():
-            row = gpu_measure.operator_row(operation, dtype, ceiling, device)
-            row["extra_info"] |= {"suite": f"operators, {side} x {side}", "row": f"{operator}, {name}"}
-            rows.append(row | {"name": operator})
-    return rows, []
+        every = suite | {"row": f"all, {name}"}
+        differing = record.attempt(every, gpu_measure.operators_that_differ, dtype, record.device)
+        operations = differing is not None and record.attempt(every, _operations, side, dtype, record.device)
+        for operator, operation in (operations or {}).items():
+            entry = suite | {"row": f"{operator}, {name}"}
+            if operator in differing:
+                record.refuse(entry, differing[operator])
+                continue
+            row = record.attempt(entry, gpu_measure.operator_row, operation, dtype, ceiling, record.device)
+            if row is not None:
+                record.add(row | {"name": operator, "extra_info": entry | row["extra_info"]})
+
+
+def _operations(side: int, dtype: torch.dtype, device: str) -> dict[str, gpu_candidates.Operation]:
+    p = Pyramid(side, side, dtype, device)
+    return gpu_candidates.operations(p, p.coarser())
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import copy
-from collections.abc import Callable
+import multiprocessing
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -11,19 +13,24 @@ from torch import Tensor
 
 import abpn_fast
 from abpn_fast import ops, reference
+from bench import networks
 from bench.pyramid import FLOPS_PER_PIXEL, Pyramid
 
 Call = Callable[[], Tensor]
 
 
 class Candidate(NamedTuple):
-    """A network in a certain dtype: ``prepare(model, image)`` as in ``bench.peers``."""
+    """A network in a certain dtype: ``prepare(model, image)`` as in ``bench.peers``.
+
+    ``graphed``: its memory is allocated when it is recorded, so that the peak of a call says nothing.
+    """
 
     label: str
     dtype: torch.dtype
     prepare: Callable[[reference.ABPN, Tensor], Call]
     ours: bool = False
     image: torch.dtype | None = None
+    graphed: bool = False
 
 
 def _eager(model: reference.ABPN, image: Tensor) -> Call:
@@ -45,8 +52,9 @@ def _compiled(mode: str) -> Callable[[reference.ABPN, Tensor], Call]:
 
 
 def _graphed(model: reference.ABPN, image: Tensor) -> Call:
-    """The eager network, replayed."""
-    call, graph, stream = _channels_last(model, image), torch.cuda.CUDAGraph(), torch.cuda.Stream()
+    """The eager network, replayed on a copy of the image, as ``_ours_graphed`` is."""
+    recorded = image.clone(memory_format=torch.channels_last)
+    call, graph, stream = _channels_last(model, recorded), torch.cuda.CUDAGraph(), torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         call()
@@ -54,7 +62,9 @@ def _graphed(model: reference.ABPN, image: Tensor) -> Call:
     with torch.cuda.graph(graph):
         result = call()
 
-    def replay() -> Tensor:
+    def replay(_kept: Call = call) -> Tensor:
+        """The graph reads the parameters of ``_kept``, but does not hold them."""
+        recorded.copy_(image)
         graph.replay()
         return result
 
@@ -67,26 +77,32 @@ def _ours(model: reference.ABPN, image: Tensor) -> Call:
 
 
 def _ours_graphed(model: reference.ABPN, image: Tensor) -> Call:
-    graphed = getattr(abpn_fast.accelerate(model), "graphed", None)
-    if graphed is None:
-        raise RuntimeError("this version of abpn_fast has no model.graphed")
-    replay = graphed(image)
-    return lambda: replay(image)
+    fast = abpn_fast.accelerate(model)
+    replay = fast.graphed(image)
+
+    def call(_kept: abpn_fast.ABPN = fast) -> Tensor:
+        """The graph reads the parameters of ``_kept``, but does not hold them."""
+        return replay(image)
+
+    return call
 
 
 _FLOAT, _HALF = torch.float32, torch.float16
 # In the order of what to give up last when time is short.
 NETWORKS = {
     "ours_float16": Candidate("abpn_fast, float16", _HALF, _ours, ours=True),
-    "ours_graphed": Candidate("abpn_fast, float16, graphed", _HALF, _ours_graphed, ours=True),
+    "ours_graphed": Candidate("abpn_fast, float16, graphed", _HALF, _ours_graphed, ours=True, graphed=True),
     "eager_half": Candidate("PyTorch eager, float16 channels_last", _HALF, _channels_last),
     "ours": Candidate("abpn_fast", _FLOAT, _ours, ours=True),
     "ours_uint8": Candidate("abpn_fast, float16, uint8 in and out", _HALF, _ours, ours=True, image=torch.uint8),
     "ours_bfloat16": Candidate("abpn_fast, bfloat16", torch.bfloat16, _ours, ours=True),
     "eager": Candidate("PyTorch eager", _FLOAT, _eager),
-    "eager_graphed": Candidate("PyTorch eager, float16 channels_last, CUDA graph", _HALF, _graphed),
+    "eager_graphed": Candidate("PyTorch eager, float16 channels_last, CUDA graph", _HALF, _graphed, graphed=True),
     "compiled": Candidate("torch.compile, float16 channels_last", _HALF, _compiled("default")),
-    "autotuned": Candidate("torch.compile max-autotune, float16 channels_last", _HALF, _compiled("max-autotune")),
+    # Records graphs as well.
+    "autotuned": Candidate(
+        "torch.compile max-autotune, float16 channels_last", _HALF, _compiled("max-autotune"), graphed=True
+    ),
 }
 
 
@@ -98,12 +114,11 @@ class Operation(NamedTuple):
     flops: float = 0
 
 
-def operations(height: int, width: int, dtype: torch.dtype, device: str) -> dict[str, Operation]:
-    """Every operator on a photo of that size, into memory in use."""
-    p = Pyramid(height, width, dtype, device)
-    full, result, blend = torch.zeros_like(p.image), torch.zeros_like(p.image), p.coarser()
+def operations(p: Pyramid, blend: Tensor) -> dict[str, Operation]:
+    """Every operator on the photo of ``p``, with B_1 ``blend``, into memory in use."""
+    full, result = torch.zeros_like(p.image), torch.zeros_like(p.image)
     arguments = blend, p.image, p.gaussian[1], *p.weights
-    flops, layers = FLOPS_PER_PIXEL * height * width, p.results()
+    flops, layers = FLOPS_PER_PIXEL * p.image.shape[2] * p.image.shape[3], p.results()
 
     def moved(*tensors: Tensor) -> int:
         return sum(tensor.nbytes for tensor in tensors)
@@ -134,3 +149,33 @@ def prepared(candidate: Candidate, model: reference.ABPN, image: Tensor) -> Call
     """The candidate's call; ``model`` stays as it is, ``image`` is float32."""
     given = (image * 255).round().to(torch.uint8) if candidate.image == torch.uint8 else image.to(candidate.dtype)
     return candidate.prepare(copy.deepcopy(model).to(candidate.dtype), given)
+
+
+def warm(name: str, width: int, height: int, batch: int, device: str = "cuda") -> None:
+    """Compile what a candidate, or the operators where ``name`` is a dtype, launch on such images."""
+    with torch.no_grad():
+        if name in NETWORKS:
+            image = torch.rand(batch, 3, height, width, device=device)
+            prepared(NETWORKS[name], networks.network("small").to(device), image)()
+            return
+        p = Pyramid(height, width, getattr(torch, name), device)
+        for operation in operations(p, p.coarser()).values():
+            operation.call()
+
+
+def _to_warm() -> Iterator[tuple[str, int, int, int]]:
+    """One whole size, one that is no multiple of a tile, and a batch."""
+    for size in ((4096, 4096, 1), (3840, 2160, 1), (1024, 1024, 4)):
+        for name in ("ours_float16", "ours", "ours_uint8", "ours_bfloat16"):
+            yield name, *size
+    for dtype in ("float16", "float32"):
+        yield dtype, 4096, 4096, 1
+
+
+def warm_all() -> None:
+    """Compile what timing needs, in six processes at once, into Triton's cache on the disk."""
+    spawning = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(6, mp_context=spawning) as pool:
+        started = {pool.submit(warm, *each): each for each in _to_warm()}
+        for done in concurrent.futures.as_completed(started):
+            print(*started[done], done.exception() or "compiled", flush=True)

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import itertools
+import json
 import subprocess
 import sys
+import time
+import weakref
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from bench import gpu, gpu_candidates, gpu_measure
+import abpn_fast
+from abpn_fast import backends
+from bench import gpu, gpu_candidates, gpu_measure, pyramid
 
 CPU = ("ours", "ours_uint8", "eager", "ours_float16")
 
@@ -50,38 +60,296 @@ def test_network_row(name: str) -> None:
 
 
 @torch.inference_mode()
+def test_a_graphed_candidate_has_no_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_measure, "timed", lambda call, device: {"min": 1.0})
+    image = gpu_measure.photos(512, 512, 1, "cpu")
+    expected = gpu_measure.networks.network("small")(image)
+    candidate = gpu_candidates.NETWORKS["eager"]._replace(graphed=True)
+    row = gpu_measure.network_row(candidate, "small", image, expected)
+    (found,) = gpu.in_suites(gpu.described(gpu.Case("eager_graphed", 512, 512, 1)), row)
+    assert found["extra_info"]["suite"] == "latency, small, batch 1"
+    assert {name for name, each in gpu_candidates.NETWORKS.items() if each.graphed} == {
+        "ours_graphed",
+        "eager_graphed",
+        "autotuned",
+    }
+
+
+class Device:
+    """Stands in for ``torch.cuda`` and writes down what it is asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        def ask(*arguments: Any, **options: Any) -> Any:
+            self.asked.append(name)
+            return contextlib.nullcontext(self) if name in ("stream", "graph") else self
+
+        return ask
+
+    def elapsed_time(self, other: Any) -> float:
+        return 2.0
+
+
+@pytest.mark.parametrize("queued", [False, True])
+def test_what_a_round_waits_for(queued: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Device()
+    monkeypatch.setattr(torch, "cuda", device)
+    assert gpu_measure._once(device.call, "cuda", queued) == 0.002
+    rounds = ["Event", "Event", "synchronize", *["_sleep"] * queued, "record", "call", "record", "synchronize"]
+    assert device.asked == rounds
+
+
+def test_only_operators_are_queued(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    stats = {"min": 1.0, "median": 1.0, "rounds": 3}
+    monkeypatch.setattr(
+        gpu_measure, "timed", lambda call, device, queued=False, **options: asked.append(queued) or stats
+    )
+    gpu_measure.operator_row(gpu_candidates.Operation(lambda: None, 1), torch.float32, {}, "cpu")
+    test_network_row("eager")
+    assert asked == [True, False]
+
+
+def test_a_replayed_network_lives_as_long_as_its_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Device()
+    monkeypatch.setattr(torch, "cuda", device)
+    model, image = torch.nn.Conv2d(3, 3, 1), torch.zeros(1, 3, 4, 4)
+    alive = weakref.ref(model)
+    call = gpu_candidates._graphed(model, image)
+    del model
+    gc.collect()
+    assert alive() is not None
+    seen = []
+    copy_ = torch.Tensor.copy_
+    monkeypatch.setattr(torch.Tensor, "copy_", lambda self, other: seen.append(other) or copy_(self, other))
+    call()
+    assert [each is image for each in seen] == [True] and device.asked[-1] == "replay"
+    del call
+    gc.collect()
+    assert alive() is None
+
+
+def test_our_graph_keeps_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(abpn_fast.ABPN, "graphed", lambda self, image: torch.neg)
+    model = gpu_measure.networks.network("small")
+    alive = weakref.ref(model.blend)
+    call = gpu_candidates._ours_graphed(model, torch.ones(1))
+    del model
+    gc.collect()
+    assert alive() is not None and call() == -1
+
+
+@torch.no_grad()
 def test_operators_write_what_the_model_computes() -> None:
-    operations = gpu_candidates.operations(70, 66, torch.float32, "cpu")
+    operations = gpu._operations(70, torch.float32, "cpu")
     for name, operation in operations.items():
         operation.call()
-        assert operation.moved > 3 * 4 * 70 * 66 and (operation.flops > 0) == ("refine" in name or "fused" in name)
+        assert operation.moved > 3 * 4 * 70 * 70 and (operation.flops > 0) == ("refine" in name or "fused" in name)
     ceiling = {"copy": 1e9, "float32": 1e12, "float16": 4e12}
     row = gpu_measure.operator_row(operations["pyramid_down"], torch.float32, ceiling, "cpu")
     assert row["extra_info"]["share"] == pytest.approx(row["extra_info"]["gigabytes_per_second"])
     row = gpu_measure.operator_row(operations["upsample_refine"], torch.float16, ceiling, "cpu")
     assert row["extra_info"]["ceiling_gflops_per_second"] == 4000
+    row = gpu_measure.operator_row(operations["pyramid_down"], torch.float32, {}, "cpu")
+    assert list(row["extra_info"]) == ["gigabytes_per_second"]
+
+
+@torch.no_grad()
+def test_operators_that_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    for dtype in (torch.float32, torch.float16):
+        assert gpu_measure.operators_that_differ(dtype, "cpu", 96) == {}
+    down, blend = abpn_fast.ops.pyramid_down, abpn_fast.ops.adaptive_blend
+
+    def wrong(image: torch.Tensor, **options: Any) -> torch.Tensor:
+        result = down(image, **options)
+        return result if backends.requested(None) == "reference" else result.add_(1e-3)
+
+    def failing(*arguments: Any, **options: Any) -> torch.Tensor:
+        if backends.requested(None) != "reference":
+            raise RuntimeError("out of registers\nand more")
+        return blend(*arguments, **options)
+
+    monkeypatch.setattr(gpu_candidates.ops, "pyramid_down", wrong)
+    monkeypatch.setattr(gpu_candidates.ops, "adaptive_blend", failing)
+    p = pyramid.Pyramid(96, 96, torch.float32)
+    monkeypatch.setattr(gpu_measure, "Pyramid", lambda *arguments: p)
+    found = gpu_measure.operators_that_differ(torch.float32, "cpu", 96)
+    assert set(found) == {"pyramid_down", "adaptive_blend"}
+    assert "96 x 96 photo: off by 0.001" in found["pyramid_down"]
+    assert found["adaptive_blend"] == "RuntimeError: out of registers"
+
+
+@pytest.mark.parametrize("name", ["ours_uint8", "float16"])
+def test_warm(name: str) -> None:
+    gpu_candidates.warm(name, 300, 270, 1, "cpu")
 
 
 def test_ceilings() -> None:
     assert all(value > 0 for value in gpu_measure.ceilings("cpu", size=4096, side=16).values())
 
 
-def test_out_of_time_and_failures_stand_in_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu_measure, "ceilings", lambda device: {})
-    monkeypatch.setattr(gpu, "operators", lambda ceiling, device: ([], []))
-    monkeypatch.setattr(gpu, "cases", lambda: [gpu.Case("eager", 64, 48, 1), gpu.Case("ours", 64, 48, 1)])
-    times = iter([0.0, 2.0])
-    monkeypatch.setattr(gpu_measure, "network_row", lambda *arguments: {"stats": {"min": 1.0}, "extra_info": {}})
-    rows, refused = gpu.measured(1.0, "cpu", lambda: next(times))
-    assert [row["extra_info"]["suite"] for row in rows] == ["latency, small, batch 1", "memory, small, batch 1"]
-    assert [entry["reason"] for entry in refused] == ["RuntimeError: no time was left"]
-    assert refused[0]["row"] == "abpn_fast" and refused[0]["column"] == "64 x 48"
+def record(folder: Path, times: Iterable[float] = itertools.repeat(0.0), device: str = "cpu") -> gpu.Record:
+    """With a deadline of 1 s."""
+    times = iter(times)
+    return gpu.Record(folder / "gpu.json", {"processor": "x"}, 1.0, device=device, clock=lambda: next(times))
+
+
+def written(folder: Path) -> dict[str, Any]:
+    assert [file.suffix for file in folder.iterdir()] == [".json"]
+    return json.loads((folder / "gpu.json").read_text())
+
+
+def test_out_of_time_and_failures_stand_in_the_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "time_operators", lambda record: None)
+    cases = [gpu.Case("eager", 64, 48, 1), gpu.Case("compiled", 64, 48, 1), gpu.Case("ours", 64, 48, 1)]
+    monkeypatch.setattr(gpu, "cases", lambda: cases)
+    row = {"stats": {"min": 1.0}, "extra_info": {"peak_beyond_input": 3}}
+    monkeypatch.setattr(gpu_measure, "network_row", lambda *arguments: row)
+    gpu.measured(record(tmp_path, [0.0, 0.0, 2.0]))
+    found = written(tmp_path)
+    suites = [row["extra_info"]["suite"] for row in found["benchmarks"]]
+    assert suites == ["latency, small, batch 1", "memory, small, batch 1"]
+    assert [entry["reason"] for entry in found["refused"]] == ["TimeoutError: no time was left"] * 2
+    assert found["refused"][1]["row"] == "abpn_fast" and found["refused"][1]["column"] == "64 x 48"
+
+
+def test_every_row_is_on_the_disk_before_the_next(tmp_path: Path) -> None:
+    growing = record(tmp_path)
+    for count in range(3):
+        growing.add({"name": "one"})
+        assert len(written(tmp_path)["benchmarks"]) == count + 1
+    assert growing.attempt({"row": "a"}, lambda: {"refusal": "differs"}) is None
+    assert growing.attempt({"row": "b"}, int, "no number") is None
+    reasons = [entry["reason"] for entry in written(tmp_path)["refused"]]
+    assert reasons == ["differs", "ValueError: invalid literal for int() with base 10: 'no number'"]
+
+
+def test_a_broken_gpu_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    growing = record(tmp_path, device="cuda")
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    growing.attempt({"row": "a"}, int, "one bad row")
+
+    def broken() -> None:
+        raise RuntimeError("illegal memory access\nCompile with ...")
+
+    monkeypatch.setattr(torch.cuda, "synchronize", broken)
+    with pytest.raises(gpu.BrokenGPU, match=r"RuntimeError: illegal memory access$"):
+        growing.attempt({"row": "b"}, int, "the last")
+    assert [entry["row"] for entry in written(tmp_path)["refused"]] == ["a", "b", "all that follows"]
+
+
+def test_one_bad_operator_or_no_ceilings_leave_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_ceilings(device: str) -> None:
+        raise MemoryError("too large")
+
+    def bad() -> None:
+        raise RuntimeError("no kernel")
+
+    operations = {"a": gpu_candidates.Operation(bad, 1)}
+    operations |= {name: gpu_candidates.Operation(lambda: None, 1) for name in "bc"}
+    monkeypatch.setattr(gpu_measure, "ceilings", no_ceilings)
+    monkeypatch.setattr(gpu_measure, "operators_that_differ", lambda dtype, device: {"b": "differs by 1"})
+    monkeypatch.setattr(gpu, "_operations", lambda side, dtype, device: operations)
+    gpu.time_operators(record(tmp_path))
+    found = written(tmp_path)
+    assert [row["extra_info"]["row"] for row in found["benchmarks"]] == ["c, float16", "c, float32"]
+    assert [(entry["row"], entry["reason"]) for entry in found["refused"]] == [
+        ("ceilings", "MemoryError: too large"),
+        ("a, float16", "RuntimeError: no kernel"),
+        ("b, float16", "differs by 1"),
+        ("a, float32", "RuntimeError: no kernel"),
+        ("b, float32", "differs by 1"),
+    ]
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_check(code: int, tmp_path: Path) -> None:
+    program = f"import os; [print(i) for i in range(99)]; print(os.environ['COLOUR']); raise SystemExit({code})"
+    found = gpu.check("it", [sys.executable, "-S", "-c", program], 60.0, tmp_path, COLOUR="red")
+    assert found["passed"] is (code == 0) and found["name"] == "it"
+    lines = [*map(str, range(99)), "red"]
+    assert found["output"].splitlines() == lines[-40:]
+    assert (tmp_path / found["log"]).read_text().splitlines() == lines
+
+
+def test_a_check_that_takes_too_long_is_ended_with_its_children(tmp_path: Path) -> None:
+    program = """
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(60)"])
+print(child.pid)
+time.sleep(60)
+"""
+    found = gpu.check("it", [sys.executable, "-S", "-c", program], 2.0, tmp_path)
+    child, told = found["output"].splitlines()
+    assert found["passed"] is None and told == "not done after 2 s"
+    for _ in range(50):
+        # Ended, or waiting for whoever adopted it.
+        state = Path(f"/proc/{child}/stat")
+        if not state.exists() or state.read_text().split()[2] == "Z":
+            break
+        time.sleep(0.1)
+    else:
+        pytest.fail("the check's child lives")
+
+
+def main(folder: Path, monkeypatch: pytest.MonkeyPatch, *passed: bool | None) -> list[gpu.Record]:
+    """``gpu.main`` with checks that ended so; what was to be timed."""
+    timed: list[gpu.Record] = []
+    found = [{"name": f"check {i}", "passed": each, "output": ""} for i, each in enumerate(passed)]
+    monkeypatch.setattr(sys, "argv", ["bench.gpu", str(folder), "--seconds", "100"])
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "gpu")
+    replaced = {"why_not": None, "settings": {}, "information": {}, "tests": found[0], "sanitizer": found[1:]}
+    for name, value in (replaced | {"warmed": {"passed": True}}).items():
+        monkeypatch.setattr(gpu, name, lambda *arguments, value=value: value)
+    monkeypatch.setattr(gpu, "measured", timed.append)
+    gpu.main()
+    return timed
+
+
+def test_nothing_is_timed_after_a_failed_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SystemExit, match=r"check 1 failed, so nothing was timed"):
+        main(tmp_path, monkeypatch, True, False)
+    found = written(tmp_path)
+    assert "warm_up" not in found and found["refused"][0]["reason"] == "failed: check 1"
+
+
+@pytest.mark.parametrize("passed", [(True, None), (True, True)])
+def test_timed_although_a_check_was_not_done(
+    passed: tuple[bool | None, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    (timed,) = main(tmp_path, monkeypatch, *passed)
+    assert 90 < timed.left <= 100
+    unchecked = ["check 1"] if None in passed else []
+    assert written(tmp_path)["machine_info"]["unchecked"] == unchecked
+    assert ("unchecked: check 1" in capsys.readouterr().out) == bool(unchecked)
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+def test_the_tests_on_the_gpu(parallel: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "check", lambda name, command, limit, folder, **environment: (command, limit))
+    monkeypatch.setattr(gpu.importlib.util, "find_spec", lambda name: parallel or None)
+    command, limit = gpu.tests(tmp_path, 500)
+    assert limit == gpu.TESTS and ("-n" in command) is parallel and "-x" not in command
+    assert gpu.tests(tmp_path, 7)[1] == 7
+    assert all((Path(__file__).parents[2] / file).exists() for file in gpu._TEST_FILES)
 
 
 @pytest.mark.parametrize(
-    ("code", "passed"), [("print('well')", True), ("raise SystemExit(3)", False), ("import time; time.sleep(9)", None)]
+    ("said", "passed"), [("Device not supported", None), ("ERROR SUMMARY: 1 error", False)], ids=["gvisor", "error"]
 )
-def test_check(code: str, passed: bool | None) -> None:
-    found = gpu.check("it", [sys.executable, "-S", "-c", code], 1.0)
-    assert found["passed"] is passed and found["name"] == "it"
-    assert passed is not True or found["output"] == "well\n"
+def test_sanitizer(said: str, passed: bool | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "compute-sanitizer"
+    tool.write_text(f"#!/bin/sh\necho '{said}' $PYTORCH_NO_CUDA_MEMORY_CACHING\nexit 9\n")
+    tool.chmod(0o700)
+    monkeypatch.setattr(gpu.shutil, "which", lambda name: str(tool))
+    found = gpu.sanitizer(tmp_path, 60.0)
+    assert [(each["name"], each["passed"]) for each in found] == [("memcheck", passed), ("racecheck", passed)]
+    assert all(each["output"] == f"{said} 1" for each in found)
+
+
+def test_no_sanitizer_and_no_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert gpu.driver() is None
+    assert gpu.sanitizer(tmp_path, 60.0) == [{"name": "compute-sanitizer", "passed": None, "output": "not on the path"}]
