@@ -92,7 +92,10 @@ class Record:
         whole.replace(self.target)
 
     def add_checks(self, *checks: dict[str, Any]) -> None:
-        """Also what was not checked, for who reads the rows alone."""
+        """Also what was not checked, for who reads the rows alone; what failed is shown at once."""
+        for check in checks:
+            word = {True: "passed", False: "failed", None: "not done"}[check["passed"]]
+            print(f"{check['name']}: {word}", *[check["output"]] * (not check["passed"]), sep="\n", flush=True)
         self.checks.extend(checks)
         self.result["machine_info"]["unchecked"] = self.named(None)
         self.write()
@@ -219,7 +222,9 @@ def sanitizer(folder: Path, left: float) -> list[dict[str, Any]]:
         command = [path, "--tool", tool, "--error-exitcode", "9", *_TOOLS[tool], sys.executable, "-m", _SMALL_PASSES]
         found = check(tool, command, min(SANITIZER, left), folder, PYTORCH_NO_CUDA_MEMORY_CACHING="1")
         # As under gVisor.
-        return found | {"passed": None} if "Device not supported" in found["output"] else found
+        if "Device not supported" in found["output"]:
+            found |= {"passed": None, "output": f"{found['output']}\nit does not support this device"}
+        return found
 
     with concurrent.futures.ThreadPoolExecutor() as pool:
         return list(pool.map(run, _TOOLS))

@@ -26,6 +26,20 @@ and written, or the rate of multiply-adds, measured between the rounds.""",
     "mask in compact regions": """Pixels whose mask is below the threshold keep the photo's. In brackets the share of
 the time without a mask, in the same rounds. The retouching layer's answer is given.""",
 }
+_BASELINE_ON_A_GPU = "abpn_fast, float16, graphed"
+_NOTES_ON_A_GPU = {
+    "latency": f"""Best pass from an idle GPU on, its launch by Python included; in brackets how many times as long as
+`{_BASELINE_ON_A_GPU}`.""",
+    "memory": """Peak of torch's allocator in one pass, beyond the photo and the parameters; the result is included.
+Recorded graphs hold their memory from the recording on and are left out.""",
+    "operators": """Into memory in use, the GPU's work alone: the launch is queued before the time begins. Bytes are
+those of each tensor once; the ceiling is a copy of 1 GiB, read and written, or a product of two matrices.""",
+}
+_METHOD_ON_A_GPU = """Every candidate in turn, in one process, float32 without TF32, cuDNN free to try its algorithms
+for each shape. It takes part only after its result was compared with that of the float32 reference: greatest and mean
+difference, white at 1, may be {tolerances}; operators are compared with float64 on a small photo. Names give the dtype
+a candidate computes in and takes and gives where that is not float32.
+"""
 _METHOD = """Every candidate runs in a process of its own, stopped while it is not its turn; in each round each computes
 the same photo. It takes part only after its result was compared with that of the float32 reference: greatest and mean
 difference, white at 1, may be {tolerances}. Names give the dtype a candidate computes in where that is not float32;
@@ -54,37 +68,74 @@ def write(result: dict[str, Any], target: Path, *, source: Path) -> None:
     """
     sections = [_head(result, source)]
     everything = result["benchmarks"] + [{"extra_info": entry} for entry in result.get("refused", [])]
+    on_gpu = "cuda" in result["machine_info"]
+    if on_gpu:
+        _add_baselines(result["benchmarks"])
     for suite in tables.unique(row["extra_info"]["suite"] for row in everything):
         rows = [row for row in result["benchmarks"] if row["extra_info"]["suite"] == suite]
         refused = [entry for entry in result.get("refused", []) if entry["suite"] == suite]
-        sections.append(_section(suite, rows, refused, target))
+        sections.append(_section(suite, rows, refused, target, _NOTES | (_NOTES_ON_A_GPU if on_gpu else {})))
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text("\n".join(sections), encoding="utf-8")
+
+
+def _add_baselines(rows: Sequence[Row]) -> None:
+    """Where one was measured; on a CPU the rounds bring their own."""
+    extras = [row["extra_info"] for row in rows]
+    names = [(extra["suite"], extra.get("column"), extra["row"]) for extra in extras]
+    best = {name: row["stats"]["min"] for name, row in zip(names, rows, strict=True)}
+    for extra, (suite, column, _) in zip(extras, names, strict=True):
+        baseline = best.get((suite, column, _BASELINE_ON_A_GPU))
+        if baseline is not None:
+            extra["baseline"] = baseline
 
 
 def _head(result: dict[str, Any], source: Path) -> str:
     machine, commit = result["machine_info"], result.get("commit_info", {})
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    host = f"{machine['processor']}, {machine['cpus']} CPUs, {machine['threads']} threads for every candidate"
-    changes = " with changes" if commit.get("dirty") else ""
     tolerances = "; ".join(f"{name} {TOLERANCES[name]:.2g} and {MEANS[name]:.2g}" for name in TOLERANCES)
+    changes = " with changes" if commit.get("dirty") else ""
+    built_from = f", commit {commit['id'][:10]}{changes}" if commit.get("id") else ""
     lines = [
         "# Benchmarks",
         "",
-        f"{host}, instruction set of `abpn_fast` {machine['instruction_set']}; Python {machine['python']}, {versions};",
-        f"{machine['date']}, commit {str(commit.get('id'))[:10]}{changes}. From `{source.as_posix()}` by",
+        f"{_host(machine)}; Python {machine['python']}, {versions};",
+        f"{machine['date']}{built_from}. From `{source.as_posix()}` by",
         "`python -m bench.report`; `make bench` measures what has no result yet.",
         "",
         _METHOD.format(tolerances=tolerances),
     ]
+    if "cuda" in machine:
+        lines[4] = "`python -m bench.report`; `python -m bench.gpu` measures."
+        lines[6:] = [*_warnings(result), _METHOD_ON_A_GPU.format(tolerances=tolerances)]
     return "\n".join(lines)
 
 
-def _section(suite: str, rows: Sequence[Row], refused: Sequence[dict[str, Any]], target: Path) -> str:
-    kind = next((name for name in sorted(_NOTES, key=len, reverse=True) if suite.startswith(name)), "")
+def _host(machine: dict[str, Any]) -> str:
+    if "cuda" in machine:
+        return f"{machine['processor']}, driver {machine['driver']}, CUDA {machine['cuda']}"
+    host = f"{machine['processor']}, {machine['cpus']} CPUs, {machine['threads']} threads for every candidate"
+    return f"{host}, instruction set of `abpn_fast` {machine['instruction_set']}"
+
+
+def _warnings(result: dict[str, Any]) -> list[str]:
+    """What a reader of figures of a GPU must know: checks that were not done, backends that did not run."""
+    said = [
+        f"{check['name']} was not done: {check['output'].rpartition(chr(10))[2]}"
+        for check in result.get("checks", [])
+        if check["passed"] is None
+    ]
+    said += result["machine_info"].get("missing_backends", {}).values()
+    return [f"- **{each}**" for each in said] + [""] * bool(said)
+
+
+def _section(
+    suite: str, rows: Sequence[Row], refused: Sequence[dict[str, Any]], target: Path, notes: dict[str, str]
+) -> str:
+    kind = next((name for name in sorted(notes, key=len, reverse=True) if suite.startswith(name)), "")
     parts = [f"## {suite[0].upper()}{suite[1:]}", ""]
     if kind:
-        parts += [_NOTES[kind], ""]
+        parts += [notes[kind], ""]
     if not rows:
         parts += ["Nothing was measured.", ""]
     elif all("column" in row["extra_info"] for row in rows):
@@ -127,7 +178,9 @@ def _listed(rows: Sequence[Row]) -> str:
         unit = next((unit for unit in ("gflops", "gigabytes") if f"{unit}_per_second" in extra), None)
         if unit:
             short = {"gflops": "GFLOP/s", "gigabytes": "GB/s"}[unit]
-            line += [f"{extra[f'{key}{unit}_per_second']:.4g} {short}" for key in ("", "ceiling_")]
+            rates = [extra[f"{key}{unit}_per_second"] for key in ("", "ceiling_") if "share" in extra or not key]
+            line += [f"{rate:.4g} {short}" for rate in rates]
+        if "share" in extra:
             line.append(f"{extra['share']:.0%}")
         lines.append(line)
     width = max(map(len, lines))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bench import report, results, tables
+from bench import gpu_candidates, report, results, tables
 
 MACHINE = {"processor": "Some CPU", "cpus": 2, "threads": 2, "instruction_set": "avx2", "python": "3.11"}
 MACHINE |= {"versions": {"torch": "2.13"}, "date": "2026-01-01"}
@@ -123,3 +123,39 @@ def test_report(tmp_path: Path) -> None:
     pictures = sorted(file.name for file in (tmp_path / "images").iterdir())
     assert pictures == ["bench-latency-small.png", "bench-memory.png"]
     assert all(f"(images/{name})" in text for name in pictures)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="matplotlib is not installed")
+def test_report_of_a_gpu(tmp_path: Path) -> None:
+    suite, graphed = "latency, small, batch 1", gpu_candidates.NETWORKS["ours_graphed"].label
+    rates = {"gigabytes_per_second": 3000.0, "ceiling_gigabytes_per_second": 4000.0, "share": 0.75}
+    whole = result(
+        row(suite, graphed, "1 x 1", 0.5, megapixels=1.0),
+        row(suite, "PyTorch eager", "1 x 1", 2.0, megapixels=1.0),
+        row(suite, "PyTorch eager", "2 x 2", 4.0, megapixels=4.0),
+        row("operators, 1 x 1", "down", None, 0.5, **rates),
+        row("operators, 1 x 1", "up", None, 0.5, gigabytes_per_second=2000.0),
+        driver="580.1",
+        cuda="13.0",
+        missing_backends={"cuda": "backend cuda is not compiled"},
+    )
+    del whole["commit_info"]
+    whole["checks"] = [
+        {"name": "tests", "passed": True, "output": "785 passed"},
+        {"name": "memcheck", "passed": None, "output": "...\nnot done after 150 s"},
+    ]
+    whole["refused"] = [{"suite": "checks", "row": "all", "reason": "failed"}]
+    report.write(whole, tmp_path / "report.md", source=Path("gpu.json"))
+    text = (tmp_path / "report.md").read_text()
+    for part in (
+        "Some CPU, driver 580.1, CUDA 13.0; Python 3.11, torch 2.13;\n2026-01-01. From",
+        "- **memcheck was not done: not done after 150 s**\n- **backend cuda is not compiled**\n",
+        "| PyTorch eager | 2 s (4x) | 4 s |",
+        "| down | 500 ms | 5 | 3000 GB/s | 4000 GB/s | 75% |",
+        "| up | 500 ms | 5 | 2000 GB/s | - | - |",
+        "a copy of 1 GiB",
+        "- not measured: all, : failed",
+    ):
+        assert part in text, part
+    for part in ("threads", "512 MiB", "None", "processes of"):
+        assert part not in text, part
