@@ -260,7 +260,8 @@ class OperatorContract(ABC):
         plain = [each.contiguous() for each in one]
         wanted = _gradient(lambda i: self.run(i, backend), inputs, name, plain, weigh=False)
         for weights in (one, last):
-            assert_same_bits(_gradient(lambda i: self.run(i, backend), inputs, name, weights, weigh=False), wanted)
+            gradient = _gradient(lambda i: self.run(i, backend), inputs, name, weights, weigh=False)
+            _assert_same_gradients(gradient, wanted)
 
     def test_second_derivative_is_refused(self, device: str, backend: str) -> None:
         inputs = self.inputs((6, 8), device=device)
@@ -285,7 +286,7 @@ class OperatorContract(ABC):
 
         assert_same_bits(run(inputs), self.run(inputs, backend))
         weights = [torch.randn_like(result) for result in run(inputs)]
-        assert_same_bits(
+        _assert_same_gradients(
             _gradient(run, inputs, name, weights), _gradient(lambda i: self.run(i, backend), inputs, name, weights)
         )
 
@@ -326,3 +327,11 @@ def _gradient(
     if weigh:
         results, weights = [sum((r * w).sum() for r, w in zip(results, weights, strict=True))], [None]
     return torch.autograd.grad(results, value, weights)[0]
+
+
+def _assert_same_gradients(found: Tensor, wanted: Tensor) -> None:
+    """Bit for bit, but on a GPU: there PyTorch's gradient of an interpolation adds in any order."""
+    if found.device.type == "cpu":
+        assert_same_bits(found, wanted)
+    else:
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
