@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from typer.testing import CliRunner, Result
 import abpn_fast
 from abpn_fast.cli import app
 from abpn_fast.cli.retouch import _progress
+from abpn_fast.cli.stopping import stops_cleanly
 
 RGB = np.random.default_rng(0).integers(0, 256, (66, 90, 3), np.uint8)
 
@@ -147,6 +151,86 @@ def test_interruption_leaves_nothing(model: str, photo: Path, tmp_path: Path, mo
     monkeypatch.setattr(Image.Image, "save", interrupt)
     assert run("retouch", photo, "-o", tmp_path / "out.png", "--model", model).exit_code == 130
     assert [path.name for path in tmp_path.iterdir()] == ["in.png"]
+
+
+STOPPED = """
+import os, sys
+from PIL import Image
+from abpn_fast.cli import app
+number = int(sys.argv.pop())
+Image.Image.save = lambda image, stream, *_, **__: (stream.write(b"half"), os.kill(os.getpid(), number))
+app()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_leaves_nothing(model: str, photo: Path, tmp_path: Path, number: signal.Signals) -> None:
+    arguments = ["retouch", str(photo), "-o", str(tmp_path / "out.png"), "--model", model, str(number.value)]
+    result = subprocess.run([sys.executable, "-c", STOPPED, *arguments], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (128 + number, "")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.png"]
+
+
+def test_signals_are_given_back_and_ignored_ones_stay_ignored() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stops_cleanly():
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            with pytest.raises(SystemExit, match="143"):
+                os.kill(os.getpid(), signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def test_signals_are_left_alone_outside_the_main_thread() -> None:
+    seen: list[object] = []
+
+    def look() -> None:
+        with stops_cleanly():
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    assert seen == [signal.SIG_DFL]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_photos_are_written_where_stdout_cannot_be(model: str, photo: Path, tmp_path: Path) -> None:
+    Image.fromarray(RGB).save(tmp_path / "in2.png")
+    arguments = ["retouch", str(photo), str(tmp_path / "in2.png"), "-o", str(tmp_path / "out"), "--model", model]
+    command = [sys.executable, "-m", "abpn_fast", *arguments]
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: stdout cannot be written (No space left on device)")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"in.png", "in2.png"}
+
+
+def test_a_failure_leaves_no_folder(model: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    refused(run("retouch", tmp_path / "no.jpg", "-o", tmp_path / "n9", "--model", model), 1, "no such photo")
+    refused(run("retouch", "a.jpg", "b.jpg", "-o", tmp_path / "file", "--model", model), 2, "file is a file; name a")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "remedy"),
+    [
+        ("PIL", ("retouch", "in.png", "-o", "out.png"), "'abpn_fast[photo]'"),
+        ("torchvision", ("fetch-vgg", "--torchvision"), "torchvision"),
+        ("lightning_fabric", ("train", "a", "--validation", "b", "--run", "c"), "'abpn_fast[train]'"),
+        ("typer", ("--help",), "'abpn_fast[photo]'"),
+    ],
+)
+def test_what_is_missing_is_named_with_its_remedy(module: str, arguments: tuple[str, ...], remedy: str) -> None:
+    code = f"import sys; sys.modules[{module!r}] = None; from abpn_fast.cli import app; app()"
+    result = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == f"error: {module} is not installed; pip install {remedy}\n"
 
 
 def test_progress_is_for_terminals(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

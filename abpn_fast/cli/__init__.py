@@ -5,8 +5,12 @@ from __future__ import annotations
 import sys
 from typing import Annotated, Any
 
-import typer
-from typer.core import TyperGroup
+try:
+    import typer
+    from typer.core import TyperGroup
+except ModuleNotFoundError as error:
+    print(f"error: {error.name} is not installed; pip install 'abpn_fast[photo]'", file=sys.stderr)
+    raise SystemExit(2) from None
 
 from abpn_fast.cli.ablate import ablate
 from abpn_fast.cli.evaluate import evaluate

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import os
 import sys
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from abpn_fast.cli.failures import FAILURES, complain, wrong_use
+from abpn_fast.cli.stopping import stops_cleanly
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,13 +66,13 @@ def retouch(
     # Pillow's remarks on odd metadata are no concern of the user's.
     warnings.filterwarnings("ignore", module="PIL")
     with wrong_use():
+        if results[0] != out and out.exists() and not out.is_dir():
+            raise NotADirectoryError(f"{out} is a file; name a folder for the results")
         network = _load(model, device, dtype, backend)
-        if results[0] != out:
-            out.mkdir(parents=True, exist_ok=True)
     from abpn_fast.photo import retouch_file
 
     failed = 0
-    with _progress(len(photos)) as advance:
+    with stops_cleanly(), _progress(len(photos)) as advance:
         for photo, result, files in zip(photos, results, side_files, strict=True):
             advance(photo.name)
             try:
@@ -84,6 +86,7 @@ def retouch(
                     backend=backend,
                     overwrite=overwrite,
                     quality=quality,
+                    make_folders=result != out,
                     save_mask=files.get("save_mask"),
                     save_blend=files.get("save_blend"),
                     compare=files.get("compare"),
@@ -93,8 +96,21 @@ def retouch(
                 failed += 1
             else:
                 width, height = report.size
-                print(f"{result}: {width} x {height}, levels {report.levels}, {report.seconds:.1f} s")
+                failed += not _tell(f"{result}: {width} x {height}, levels {report.levels}, {report.seconds:.1f} s")
     raise typer.Exit(1 if failed else 0)
+
+
+def _tell(line: str) -> bool:
+    """Print ``line``; where stdout takes none, say so, and print nothing from then on."""
+    try:
+        print(line, flush=True)
+    except OSError as error:
+        complain(f"stdout cannot be written ({error.strerror or error}); the photos are retouched all the same")
+        # What is buffered would fail again when the program ends.
+        with open(os.devnull, "w") as nowhere, suppress(OSError):
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        return False
+    return True
 
 
 def _results(photos: list[Path], out: Path) -> list[Path]:

@@ -88,6 +88,7 @@ def retouch_file(
     compare: _Name | None = None,
     overwrite: bool = False,
     quality: int = 95,
+    make_folders: bool = False,
 ) -> Report:
     """Retouch a JPEG or PNG photo into another file.
 
@@ -109,6 +110,7 @@ def retouch_file(
         compare: a .png or .jpg for before, after and what changed beside each other.
         overwrite: replace files that exist.
         quality: of a JPEG result, 1 to 100.
+        make_folders: create the folders of the files where they are missing, just before the first is written.
 
     Raises:
         OSError: a file cannot be read or written, or exists already.
@@ -119,7 +121,7 @@ def retouch_file(
     _check(strength, mask_threshold, quality)
     original = read_photo(Path(photo))
     targets = _Targets.of(out, save_mask, save_blend, compare)
-    check_targets(targets.paths, overwrite)
+    check_targets(targets.paths, overwrite, make_folders)
     if original.alpha is not None and result_format(targets.result) == "JPEG":
         raise ValueError(f"{photo} has transparency, which a JPEG file cannot hold; let the result end in .png")
     network = load_model(model, device, dtype) if isinstance(model, (str, os.PathLike)) else model
@@ -138,7 +140,7 @@ def retouch_file(
             # Not asked for them, the network need not hold the intermediates.
             return_intermediates=targets.mask is not None or targets.blend is not None,
         )
-    write_files(_writers(targets, original, output, quality), overwrite)
+    write_files(_writers(targets, original, output, quality), overwrite, make_folders)
     return Report(targets.paths, (width, height), levels, time.perf_counter() - started, used)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -48,6 +49,63 @@ def test_a_failing_disk_changes_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(OSError, match="input/output error"):
         write_files({tmp_path / "a": says(b"new")}, overwrite=True)
     assert contents(tmp_path) == {"a": b"old"}
+
+
+@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize("renamed", [True, False])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_an_interrupt_between_the_renames_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, renamed: bool, links: bool
+) -> None:
+    real, calls = os.replace, []
+
+    def replace(source: Path, target: Path) -> None:
+        calls.append(target)
+        if len(calls) != count or renamed:
+            real(source, target)
+        if len(calls) == count:
+            raise KeyboardInterrupt
+
+    def no_links(*_: object, **__: object) -> None:
+        raise OSError("not supported")
+
+    for name in ("a", "c"):
+        (tmp_path / name).write_bytes(b"old")
+    monkeypatch.setattr(os, "replace", replace)
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+    with pytest.raises(KeyboardInterrupt):
+        write_files({tmp_path / name: says(b"new") for name in "abc"}, overwrite=True)
+    assert contents(tmp_path) == {"a": b"old", "c": b"old"}
+
+
+def test_permissions_of_a_replaced_file_stay(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"old")
+    (tmp_path / "a").chmod(0o600)
+    before = os.umask(0o027)
+    try:
+        write_files({tmp_path / "a": says(b"new"), tmp_path / "b": says(b"new")}, overwrite=True)
+    finally:
+        os.umask(before)
+    assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in "ab"] == [0o600, 0o640]
+
+
+def test_a_link_is_replaced_and_what_it_names_stays(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"old")
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    write_files({tmp_path / "link": says(b"new")}, overwrite=True)
+    assert contents(tmp_path) == {"a": b"old", "link": b"new"}
+    assert not (tmp_path / "link").is_symlink()
+
+
+def test_folders_are_made_before_the_first_write(tmp_path: Path) -> None:
+    path = tmp_path / "x" / "y" / "a"
+    check_targets([path], overwrite=False, make_folders=True)
+    assert contents(tmp_path) == {}
+    write_files({path: says(b"1")}, overwrite=False, make_folders=True)
+    assert contents(path.parent) == {"a": b"1"}
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        check_targets([path / "b"], overwrite=False, make_folders=True)
 
 
 def test_a_file_that_appeared_meanwhile_is_kept(tmp_path: Path) -> None:
