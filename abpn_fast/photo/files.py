@@ -17,13 +17,15 @@ from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile, PngInfo
 
-from abpn_fast.photo.metadata import kept_jpeg_segments, kept_png_chunks, png_chunks, upright_exif, upright_xmp
+from abpn_fast.photo import metadata
 
 Format = Literal["JPEG", "PNG"]
 Writer = Callable[[BinaryIO], None]
 
 _ENDINGS: dict[str, Format] = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
 _MAX_MEGAPIXELS = 200
+# Of libjpeg; the format itself could have 35 more.
+_MAX_JPEG_SIDE = 65500
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -47,8 +49,8 @@ class Photo:
         grey: whether the file has one colour channel, and the result shall.
         exif, icc, xmp: the blocks of the file, for an upright photo, or None.
         dpi: horizontal and vertical, or None.
-        segments: comments and captions of a JPEG file, ready to write.
-        chunks: texts and colour description of a PNG file.
+        segments: comments, captions and extended XMP, ready to write into a JPEG file.
+        chunks: texts, captions and colour description, for a PNG file.
     """
 
     pixels: NDArray[np.uint8]
@@ -84,9 +86,10 @@ def read_photo(path: Path) -> Photo:
     """
     data = _read(path)
     image = _decode(path, data)
-    orientation, exif = upright_exif(_exif(image))
+    xmp = _bytes(image.info.get("xmp") or b"")
+    orientation, exif = metadata.upright_exif(_exif(image), metadata.xmp_orientation(xmp))
     if orientation in _TURNS:
-        image = image.transpose(_TURNS[orientation])
+        image, xmp = image.transpose(_TURNS[orientation]), metadata.upright_xmp(xmp)
     info, opaque, grey = image.info, not image.has_transparency_data, image.mode in ("1", "L", "LA")
     image = image.convert(("L" if opaque else "LA") if grey else ("RGB" if opaque else "RGBA"))
     return Photo(
@@ -95,7 +98,7 @@ def read_photo(path: Path) -> Photo:
         grey=grey,
         exif=exif,
         icc=info.get("icc_profile"),
-        xmp=upright_xmp(_bytes(info["xmp"])) if info.get("xmp") else None,
+        xmp=xmp or None,
         dpi=_dpi(info),
         segments=info["segments"],
         chunks=info["chunks"],
@@ -125,14 +128,18 @@ def _decode(path: Path, data: bytes) -> Image.Image:
     else:
         raise ValueError(f"{path} is neither a JPEG nor a PNG file; convert it to one of them")
     try:
-        image = plugin(io.BytesIO(data))
+        image = plugin(io.BytesIO(metadata.readable_png(data) if name == "PNG" else data))
     except _BROKEN as error:
         raise ValueError(f"{path} is not a {name} file that can be read: {error}") from error
     _check_kind(path, image, data)
     try:
         image.load()
-        image.info["chunks"] = kept_png_chunks(data) if name == "PNG" else ()
-        image.info["segments"] = kept_jpeg_segments(image.applist) if isinstance(image, JpegImageFile) else b""
+        if isinstance(image, JpegImageFile):
+            image.info["segments"] = metadata.kept_jpeg_segments(image.applist)
+            image.info["chunks"] = metadata.chunks_from_jpeg(image.applist)
+        else:
+            image.info["segments"] = metadata.segments_from_png(data)
+            image.info["chunks"] = metadata.kept_png_chunks(data)
     except _BROKEN as error:
         raise ValueError(f"{path} is damaged: {error}") from error
     return image
@@ -147,7 +154,7 @@ def _check_kind(path: Path, image: ImageFile, data: bytes) -> None:
     if image.mode == "CMYK":
         raise ValueError(f"{path} is a CMYK picture; convert it to RGB with its colour profile first")
     if isinstance(image, PngImageFile):
-        if next(png_chunks(data))[1][8] == 16:
+        if next(metadata.png_chunks(data))[1][8] == 16:
             raise ValueError(f"{path} has 16 bits per channel, of which 8 would be lost; convert it to 8 bits first")
         if getattr(image, "n_frames", 1) > 1:
             raise ValueError(f"{path} is an animation; only single pictures can be retouched")
@@ -184,6 +191,29 @@ def result_format(path: Path) -> Format:
     return _ENDINGS[path.suffix.lower()]
 
 
+def check_fits(name: Path, photo: Photo, out: Path) -> None:
+    """See that the format of ``out`` can hold the photo with its metadata.
+
+    Raises:
+        ValueError: it cannot; the message names the photo as ``name``, the limit and what to do.
+    """
+    if result_format(out) == "PNG":
+        return
+    reason = None
+    if photo.alpha is not None:
+        reason = "transparency, which a JPEG file cannot hold"
+    if max(photo.pixels.shape[:2]) > _MAX_JPEG_SIDE:
+        reason = f"a side of {max(photo.pixels.shape[:2])} pixels, and a JPEG file at most {_MAX_JPEG_SIDE}"
+    # Of XMP 29 bytes less for its name; of an ICC profile 255 segments with 14 bytes less.
+    segment = metadata.JPEG_SEGMENT
+    blocks = {"EXIF": (photo.exif, segment), "XMP": (photo.xmp, segment - 29), "ICC": (photo.icc, 255 * (segment - 14))}
+    for kind, (block, limit) in blocks.items():
+        if block is not None and len(block) > limit:
+            reason = f"{len(block)} bytes of {kind}, and a JPEG file at most {limit}"
+    if reason:
+        raise ValueError(f"{name} has {reason}; let the result end in .png")
+
+
 def picture_writer(path: Path, picture: Image.Image, photo: Photo | None = None, quality: int = 95) -> Writer:
     """What writes ``picture`` into an open file, in the format that ``path`` asks for.
 
@@ -212,5 +242,5 @@ def _png_info(photo: Photo) -> PngInfo:
     for kind, content in photo.chunks:
         info.add(kind, content)
     if photo.xmp is not None:
-        info.add_itxt("XML:com.adobe.xmp", photo.xmp.decode("utf-8", "replace"))
+        info.add_itxt("XML:com.adobe.xmp", metadata.without_extension(photo.xmp).decode("utf-8", "replace"))
     return info

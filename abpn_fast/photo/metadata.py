@@ -1,9 +1,10 @@
-"""What a photo file says besides its pixels, kept byte for byte but for the orientation."""
+"""What a photo file says besides its pixels, kept byte for byte but for the orientation and a change of format."""
 
 from __future__ import annotations
 
 import re
 import struct
+import zlib
 from collections.abc import Iterator
 
 _ORIENTATION, _EXIF_IFD = 0x0112, 0x8769
@@ -13,36 +14,43 @@ _COLOUR_CHUNKS = (b"gAMA", b"cHRM", b"sRGB", b"cICP")
 _TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
 # Old homes of EXIF and XMP; what they hold is written as a chunk of its own.
 _PROFILE_TEXTS = (b"Raw profile type exif\0", b"Raw profile type APP1\0", b"XML:com.adobe.xmp\0")
+_CAPTION_TEXTS = ("Raw profile type iptc", "Raw profile type 8bim")
+_CAPTION = b"Photoshop 3.0\0"
+_XMP_EXTENSION = b"http://ns.adobe.com/xmp/extension/\0"
+# Of a compressed text, in bytes: beyond it Pillow takes the whole file for unreadable.
+_LONGEST_TEXT = 2**20
+JPEG_SEGMENT = 65533
+_SEGMENT_MARKERS = {"COM": b"\xff\xfe", "APP13": b"\xff\xed", "APP1": b"\xff\xe1"}
 
 
-def upright_exif(exif: bytes) -> tuple[int, bytes | None]:
+def upright_exif(exif: bytes, otherwise: int = 1) -> tuple[int, bytes | None]:
     """``(orientation, block)``: what an EXIF block says, 1 to 8, and the block for the photo turned upright.
 
     In the new block the orientation is 1, width and height have changed places where the turn exchanges them, and the
     embedded thumbnail, which shows the photo unturned and unretouched, is no longer referred to. Every other byte,
-    camera notes with their absolute offsets included, stays. A malformed block gives ``(1, None)``.
+    camera notes with their absolute offsets included, stays. A block without an orientation means ``otherwise``, a
+    malformed one gives ``(otherwise, None)``.
     """
     start = 6 if exif.startswith(b"Exif\0\0") else 0
     block = bytearray(exif[start:])
     order = {b"II": "<", b"MM": ">"}.get(bytes(block[:2]))
     if order is None:
-        return 1, None
+        return otherwise, None
     try:
-        orientation = _make_upright(block, order)
+        orientation = _make_upright(block, order, otherwise)
     except struct.error:
-        return 1, None
+        return otherwise, None
     return orientation, exif[:start] + bytes(block)
 
 
-def _make_upright(block: bytearray, order: str) -> int:
+def _make_upright(block: bytearray, order: str, orientation: int) -> int:
     (first,) = struct.unpack_from(order + "I", block, 4)
     main = _entries(block, order, first)
     struct.pack_into(order + "I", block, first + 2 + 12 * len(main), 0)
-    if _ORIENTATION not in main:
-        return 1
-    value = main[_ORIENTATION] + 8
-    (orientation,) = struct.unpack_from(order + "H", block, value)
-    struct.pack_into(order + "H", block, value, 1)
+    if _ORIENTATION in main:
+        value = main[_ORIENTATION] + 8
+        (orientation,) = struct.unpack_from(order + "H", block, value)
+        struct.pack_into(order + "H", block, value, 1)
     if orientation in (5, 6, 7, 8):
         inner = {}
         if _EXIF_IFD in main:
@@ -65,9 +73,20 @@ def _exchange(block: bytearray, one: int, other: int) -> None:
     block[one + 2 : one + 12], block[other + 2 : other + 12] = block[other + 2 : other + 12], block[one + 2 : one + 12]
 
 
+def xmp_orientation(xmp: bytes) -> int:
+    """What an XMP packet says, 1 to 8; 1 where it says nothing."""
+    found = re.search(rb"tiff:Orientation(?:=[\"']|>)([1-8])", xmp)
+    return int(found[1]) if found else 1
+
+
 def upright_xmp(xmp: bytes) -> bytes:
     """The XMP packet with every ``tiff:Orientation`` at 1."""
     return re.sub(rb"(tiff:Orientation(?:=[\"']|>))[1-8]", rb"\g<1>1", xmp)
+
+
+def without_extension(xmp: bytes) -> bytes:
+    """The XMP packet without its reference to further segments, which only a JPEG file can have."""
+    return re.sub(rb"\s*xmpNote:HasExtendedXMP=([\"'])\w*\1|<xmpNote:HasExtendedXMP>.*?</[^>]*>", b"", xmp)
 
 
 def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -77,6 +96,19 @@ def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         length, kind = struct.unpack_from(">I4s", data, position)
         yield kind, data[position + 8 : position + 8 + length]
         position += 12 + length
+
+
+def readable_png(data: bytes) -> bytes:
+    """A PNG file without the compressed texts that Pillow would refuse all of it for."""
+    parts, kept, position = [], 0, 8
+    for kind, content in png_chunks(data):
+        end = position + 12 + len(content)
+        profile = content.startswith(_PROFILE_TEXTS)
+        if kind in (b"zTXt", b"iTXt") and not profile and _text(kind, content) is None:
+            parts.append(data[kept:position])
+            kept = end
+        position = end
+    return b"".join([*parts, data[kept:]]) if parts else data
 
 
 def kept_png_chunks(data: bytes) -> tuple[tuple[bytes, bytes], ...]:
@@ -89,7 +121,73 @@ def kept_png_chunks(data: bytes) -> tuple[tuple[bytes, bytes], ...]:
 
 
 def kept_jpeg_segments(segments: list[tuple[str, bytes]]) -> bytes:
-    """Comments and IPTC captions of a JPEG file, as the markers and contents to write."""
-    kept = [(b"\xff\xfe", content) for name, content in segments if name == "COM"]
-    kept += [(b"\xff\xed", content) for name, content in segments if name == "APP13"]
-    return b"".join(marker + struct.pack(">H", len(content) + 2) + content for marker, content in kept)
+    """Comments, IPTC captions and extended XMP of a JPEG file, as the markers and contents to write."""
+    return b"".join(
+        _SEGMENT_MARKERS[name] + struct.pack(">H", len(content) + 2) + content
+        for name, content in segments
+        if name in ("COM", "APP13") or (name == "APP1" and content.startswith(_XMP_EXTENSION))
+    )
+
+
+def chunks_from_jpeg(segments: list[tuple[str, bytes]]) -> tuple[tuple[bytes, bytes], ...]:
+    """The comments and IPTC captions of a JPEG file, as chunks of a PNG file."""
+    chunks = [_comment_chunk(content) for name, content in segments if name == "COM"]
+    caption = b"".join(
+        content[len(_CAPTION) :] for name, content in segments if name == "APP13" and content.startswith(_CAPTION)
+    )
+    if caption:
+        text = f"\niptc\n{len(caption):8}\n{caption.hex()}\n".encode()
+        chunks.append((b"zTXt", _CAPTION_TEXTS[0].encode() + b"\0\0" + zlib.compress(text)))
+    return tuple(chunks)
+
+
+def _comment_chunk(comment: bytes) -> tuple[bytes, bytes]:
+    comment = comment.replace(b"\0", b"")
+    try:
+        comment.decode()
+    except UnicodeDecodeError:
+        return b"tEXt", b"Comment\0" + comment
+    return (b"tEXt", b"Comment\0" + comment) if comment.isascii() else (b"iTXt", b"Comment" + bytes(5) + comment)
+
+
+def segments_from_png(data: bytes) -> bytes:
+    """The texts of a PNG file as comments of a JPEG file, ``key: text``, and its IPTC caption.
+
+    What is longer than a segment of a JPEG file is left out.
+    """
+    segments = []
+    for kind, content in png_chunks(data):
+        if kind not in _TEXT_CHUNKS or content.startswith(_PROFILE_TEXTS):
+            continue
+        key, text = _text(kind, content) or ("", "")
+        if key in _CAPTION_TEXTS:
+            segments += [("APP13", _CAPTION + caption)] if (caption := _profile(text)) else []
+        elif text and not key.startswith("Raw profile type "):
+            segments.append(("COM", (text if key == "Comment" else f"{key}: {text}").encode()))
+    return kept_jpeg_segments([(name, content) for name, content in segments if len(content) <= JPEG_SEGMENT])
+
+
+def _text(kind: bytes, content: bytes) -> tuple[str, str] | None:
+    """Key and text of a text chunk; None where it cannot be expanded, to at most 1 MB."""
+    key, _, text = content.partition(b"\0")
+    packed = kind == b"zTXt" or (kind == b"iTXt" and text[:1] == b"\1")
+    if packed and text[kind == b"iTXt" :][:1] != b"\0":
+        return None
+    text = text[2:].split(b"\0", 2)[-1] if kind == b"iTXt" else text[packed:]
+    if packed:
+        try:
+            text = zlib.decompressobj().decompress(text, _LONGEST_TEXT + 1)
+        except zlib.error:
+            return None
+        if len(text) > _LONGEST_TEXT:
+            return None
+    return key.decode("latin-1"), text.decode("utf-8" if kind == b"iTXt" else "latin-1", "replace")
+
+
+def _profile(text: str) -> bytes:
+    """The bytes of a ``Raw profile type`` text, a name, a length and hexadecimal digits; empty unless Photoshop's."""
+    try:
+        profile = bytes.fromhex("".join(text.split("\n")[3:]))
+    except ValueError:
+        return b""
+    return profile if profile.startswith(b"8BIM") else b""

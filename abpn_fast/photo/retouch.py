@@ -7,8 +7,9 @@ import dataclasses
 import math
 import os
 import time
+from numbers import Real
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,10 +17,10 @@ from torch import Tensor
 from abpn_fast import backends, reference
 from abpn_fast.model import ABPN
 from abpn_fast.photo.compare import compare as compare_pictures
-from abpn_fast.photo.files import Photo, Writer, picture_writer, read_photo, result_format
+from abpn_fast.photo.files import Photo, Writer, check_fits, picture_writer, read_photo, result_format
 from abpn_fast.photo.pictures import blend_picture, mask_picture
 from abpn_fast.photo.writing import check_targets, write_files
-from abpn_fast.reference import Retouched
+from abpn_fast.reference import PolynomialBlend, Retouched
 
 _Name = str | os.PathLike[str]
 
@@ -37,7 +38,7 @@ class Report:
         size: width and height of the photo, upright.
         levels: how often the photo was halved.
         seconds: from opening the photo to the last file, without loading the model.
-        backend: what ran the finest level.
+        backend: what ran the finest level; ``"reference"`` where that takes no operator, as with 0 levels.
     """
 
     paths: tuple[Path, ...]
@@ -93,8 +94,9 @@ def retouch_file(
     """Retouch a JPEG or PNG photo into another file.
 
     The result has the photo's size, channels, transparency, colour profile, EXIF, XMP and captions; it is written
-    upright. Pixels are processed as they are stored, which is meant for sRGB and similar encodings. All files appear
-    together at the end, or none does.
+    upright. A PNG file becomes a JPEG with its texts as comments, without those above 64 KB; a JPEG becomes a PNG
+    without its extended XMP. Pixels are processed as they are stored, which is meant for sRGB and similar encodings.
+    All files appear together at the end, or none does, unless the process is killed outright at that moment.
 
     Args:
         photo: a file that :func:`abpn_fast.photo.read_photo` reads.
@@ -115,23 +117,21 @@ def retouch_file(
     Raises:
         OSError: a file cannot be read or written, or exists already.
         ValueError: the photo cannot be retouched, or an argument is out of range; the message says which.
+        TypeError: ``model`` is none of these.
         RuntimeError: ``backend`` cannot run on this device.
     """
     started = time.perf_counter()
-    _check(strength, mask_threshold, quality)
+    _check(model, levels, strength, mask_threshold, quality)
     original = read_photo(Path(photo))
     targets = _Targets.of(out, save_mask, save_blend, compare)
     check_targets(targets.paths, overwrite, make_folders)
-    if original.alpha is not None and result_format(targets.result) == "JPEG":
-        raise ValueError(f"{photo} has transparency, which a JPEG file cannot hold; let the result end in .png")
+    check_fits(Path(photo), original, targets.result)
     network = load_model(model, device, dtype) if isinstance(model, (str, os.PathLike)) else model
-    if network.training:
-        raise ValueError("model must be in eval mode; call model.eval() first")
     height, width = original.pixels.shape[:2]
     levels = photo_levels(height, width) if levels is None else levels
     image = torch.from_numpy(original.pixels).permute(2, 0, 1)[None].to(next(network.parameters()).device)
     with torch.inference_mode(), backends.use_backend(backend) if backend else contextlib.nullcontext():
-        used = backends.choose(backends.requested(None), "upsample_refine_blend", (image,))
+        used = _backend(network, image, levels)
         output = network(
             image,
             levels=levels,
@@ -142,6 +142,14 @@ def retouch_file(
         )
     write_files(_writers(targets, original, output, quality), overwrite, make_folders)
     return Report(targets.paths, (width, height), levels, time.perf_counter() - started, used)
+
+
+def _backend(network: reference.ABPN, image: Tensor, levels: int) -> str:
+    """What will run the finest level; the one asked for must be able to, even where no operator is used."""
+    tensors = (image, next(network.parameters()))
+    name = backends.choose(backends.requested(None), "upsample_refine_blend", tensors)
+    operators = isinstance(network, ABPN) and network.config.refining and isinstance(network.blend, PolynomialBlend)
+    return name if operators and levels > 0 else "reference"
 
 
 class _Targets(NamedTuple):
@@ -165,13 +173,21 @@ class _Targets(NamedTuple):
         return tuple(path for path in self if path is not None)
 
 
-def _check(strength: float, mask_threshold: float | None, quality: int) -> None:
-    if not math.isfinite(strength):
+def _check(model: object, levels: Any, strength: Any, mask_threshold: Any, quality: Any) -> None:
+    if not isinstance(model, (str, os.PathLike, reference.ABPN)):
+        raise TypeError(
+            f"model must be an abpn_fast.ABPN, the name of bundled weights or a folder, got {type(model).__name__}"
+        )
+    if isinstance(model, reference.ABPN) and model.training:
+        raise ValueError("model must be in eval mode; call model.eval() first")
+    if levels is not None and not (isinstance(levels, int) and levels >= 0):
+        raise ValueError(f"levels must be None or an integer >= 0, got {levels!r}")
+    if not isinstance(strength, Real) or not math.isfinite(strength):
         raise ValueError(f"strength must be a finite number, got {strength!r}")
-    if mask_threshold is not None and not 0 <= mask_threshold <= 1:
+    if mask_threshold is not None and not (isinstance(mask_threshold, Real) and 0 <= float(mask_threshold) <= 1):
         raise ValueError(f"mask_threshold must be None or between 0 and 1, got {mask_threshold!r}")
-    if not 1 <= quality <= 100:
-        raise ValueError(f"quality must be between 1 and 100, got {quality!r}")
+    if not isinstance(quality, int) or not 1 <= quality <= 100:
+        raise ValueError(f"quality must be an integer between 1 and 100, got {quality!r}")
 
 
 def _writers(targets: _Targets, original: Photo, output: Tensor | Retouched, quality: int) -> dict[Path, Writer]:

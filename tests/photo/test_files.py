@@ -93,8 +93,82 @@ def test_metadata_is_kept(tmp_path: Path, source: str, target: str) -> None:
     assert written.info["dpi"] == pytest.approx((300, 240), abs=0.01)
     packet = written.info["xmp"]
     assert (packet if isinstance(packet, bytes) else packet.encode()) == XMP.replace(b'"6"', b'"1"')
-    if (source, target) == ("jpg", "jpg"):
-        assert written.info["comment"] == b"hello"
+    if source == "jpg":
+        assert written.info["comment" if target == "jpg" else "Comment"] in (b"hello", "hello")
+
+
+@pytest.mark.parametrize("source", ["jpg", "png"])
+@pytest.mark.parametrize("in_exif", [None, 1])
+def test_orientation_that_only_xmp_has_is_applied(tmp_path: Path, source: str, in_exif: int | None) -> None:
+    info, exif = PngInfo(), Image.Exif()
+    info.add_itxt("XML:com.adobe.xmp", XMP.decode())
+    exif[0x0100], exif[0x0101] = 53, 37
+    if in_exif is not None:
+        exif[0x0112] = in_exif
+    options = {"xmp": XMP} if source == "jpg" else {"pnginfo": info}
+    Image.fromarray(RGBA[..., :3]).save(tmp_path / f"in.{source}", exif=exif, **options)
+    with Image.open(tmp_path / f"in.{source}") as image:
+        expected = ImageOps.exif_transpose(image)
+    photo = read_photo(tmp_path / f"in.{source}")
+    assert np.array_equal(photo.pixels, np.asarray(expected))
+    assert photo.xmp == (XMP if in_exif else XMP.replace(b'"6"', b'"1"'))
+    written = write(photo, tmp_path / f"out.{source}")
+    assert (written.getexif()[0x0100], written.getexif()[0x0101]) == written.size == expected.size
+
+
+CAPTION = b"Photoshop 3.0\0" + b"8BIM\x04\x04\0\0\0\0\0\x0a\x1c\x02\x78\0\x05hello"
+
+
+def test_comments_and_captions_survive_a_change_of_format(tmp_path: Path) -> None:
+    texts = ["plain", "Grüße, 日本", b"\xff latin"]
+    for index, text in enumerate(texts):
+        comment = text if isinstance(text, bytes) else text.encode()
+        extra = b"\xff\xed" + struct.pack(">H", len(CAPTION) + 2) + CAPTION
+        Image.fromarray(RGBA[..., :3]).save(tmp_path / "in.jpg", comment=comment, extra=extra)
+        as_png = write(read_photo(tmp_path / "in.jpg"), tmp_path / "out.png")
+        assert as_png.info["Comment"] == (text if isinstance(text, str) else text.decode("latin-1")), index
+        assert as_png.info["Raw profile type iptc"].startswith("\niptc\n")
+        back = write(read_photo(tmp_path / "out.png"), tmp_path / "back.jpg")
+        assert back.info["comment"].decode() == as_png.info["Comment"]
+        assert back.info["photoshop"] == {0x0404: CAPTION[-10:]}
+
+
+def test_texts_of_a_png_become_comments_of_a_jpeg(tmp_path: Path) -> None:
+    info = PngInfo()
+    info.add_text("Description", "a face")
+    info.add_text("Author", "Grüße", zip=True)
+    info.add_itxt("Title", "日本", zip=True)
+    info.add_text("Warning", "x" * 70_000)
+    info.add_text("Raw profile type xmp", "\nxmp\n 2\n0000\n")
+    info.add(b"zTXt", b"Odd\0")
+    Image.fromarray(RGBA[..., :3]).save(tmp_path / "in.png", pnginfo=info)
+    written = write(read_photo(tmp_path / "in.png"), tmp_path / "out.jpg")
+    comments = [content.decode() for name, content in written.applist if name == "COM"]  # type: ignore[attr-defined]
+    assert comments == ["Description: a face", "Author: Grüße", "Title: 日本"]
+
+
+def test_extended_xmp_is_kept_in_a_jpeg_and_not_promised_in_a_png(tmp_path: Path) -> None:
+    extension = b"http://ns.adobe.com/xmp/extension/\0" + b"0" * 32 + struct.pack(">II", 4, 0) + b"<x/>"
+    packet = b'<x:xmpmeta xmlns:x="adobe:ns:meta/" xmpNote:HasExtendedXMP="' + b"0" * 32 + b'"/>'
+    extra = b"\xff\xe1" + struct.pack(">H", len(extension) + 2) + extension
+    Image.fromarray(RGBA[..., :3]).save(tmp_path / "in.jpg", xmp=packet, extra=extra)
+    photo = read_photo(tmp_path / "in.jpg")
+    written = write(photo, tmp_path / "out.jpg")
+    assert ("APP1", extension) in written.applist  # type: ignore[attr-defined]
+    assert written.info["xmp"] == packet
+    assert b"HasExtendedXMP" not in write(photo, tmp_path / "out.png").info["xmp"]
+
+
+@pytest.mark.parametrize("kind", [b"zTXt", b"iTXt"])
+def test_a_long_compressed_text_does_not_make_a_png_unreadable(tmp_path: Path, kind: bytes) -> None:
+    content = b"Log\0" + (b"\0" if kind == b"zTXt" else b"\1\0\0\0") + zlib.compress(bytes(b"x" * 3_000_000))
+    info = PngInfo()
+    info.add(kind, content)
+    info.add_text("Author", "someone")
+    Image.fromarray(RGBA).save(tmp_path / "in.png", pnginfo=info)
+    photo = read_photo(tmp_path / "in.png")
+    assert np.array_equal(photo.pixels, RGBA[..., :3])
+    assert photo.chunks == ((kind, content), (b"tEXt", b"Author\0someone"))
 
 
 def test_exif_of_old_png_software_is_found(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 import abpn_fast
 from abpn_fast.photo import photo_levels, retouch_file
@@ -154,8 +155,14 @@ def test_a_failing_write_leaves_all_as_it_was(
     [
         ({"strength": float("nan")}, "strength must be a finite number"),
         ({"mask_threshold": 1.5}, "mask_threshold must be None or between 0 and 1"),
-        ({"quality": 0}, "quality must be between 1 and 100"),
+        ({"strength": "2"}, "strength must be a finite number, got '2'"),
+        ({"mask_threshold": "2"}, "mask_threshold must be None or between 0 and 1, got '2'"),
+        ({"quality": 0}, "quality must be an integer between 1 and 100"),
+        ({"quality": 95.5}, r"quality must be an integer between 1 and 100, got 95\.5"),
         ({"levels": -1}, "levels must be"),
+        ({"levels": "2"}, "levels must be None or an integer >= 0, got '2'"),
+        ({"model": None}, "model must be an .* got NoneType"),
+        ({"model": torch.nn.Conv2d(3, 3, 1)}, "model must be an .* got Conv2d"),
         ({"save_mask": "m.jpg"}, r"stored as \.png"),
         ({"backend": "quick"}, "must be one of"),
         ({"model": abpn_fast.ABPN("small")}, r"call model\.eval\(\)"),
@@ -166,7 +173,7 @@ def test_a_failing_write_leaves_all_as_it_was(
 def test_wrong_arguments(
     model: abpn_fast.ABPN, photo: Path, tmp_path: Path, options: dict[str, Any], reason: str
 ) -> None:
-    with pytest.raises((ValueError, OSError), match=reason):
+    with pytest.raises((ValueError, OSError, TypeError), match=reason):
         retouch_file(photo, tmp_path / "out.png", **{"model": model, **options})
     assert [path.name for path in tmp_path.iterdir()] == ["in.png"]
 
@@ -176,6 +183,37 @@ def test_transparency_does_not_fit_into_jpeg(model: abpn_fast.ABPN, tmp_path: Pa
     with pytest.raises(ValueError, match="has transparency"):
         retouch_file(tmp_path / "in.png", tmp_path / "out.jpg", model=model)
     assert not (tmp_path / "out.jpg").exists()
+
+
+def test_what_jpeg_cannot_hold_is_refused_before_the_network_runs(model: abpn_fast.ABPN, tmp_path: Path) -> None:
+    exif, info = Image.Exif(), PngInfo()
+    exif[0x010E] = "x" * 70_000
+    info.add_itxt("XML:com.adobe.xmp", "x" * 70_000)
+    Image.new("RGB", (70_000, 1)).save(tmp_path / "wide.png")
+    Image.new("RGB", (9, 9)).save(tmp_path / "exif.png", exif=exif)
+    Image.new("RGB", (9, 9)).save(tmp_path / "xmp.png", pnginfo=info)
+    hook = model.register_forward_pre_hook(lambda *_: pytest.fail("the network ran"))
+    reasons = {"wide": "a side of 70000 pixels, .* 65500", "exif": "70.* bytes of EXIF, .* 65533", "xmp": "70000 .*XMP"}
+    try:
+        for name, reason in reasons.items():
+            with pytest.raises(ValueError, match=rf"{name}\.png has {reason}.*; let the result end in \.png"):
+                retouch_file(tmp_path / f"{name}.png", tmp_path / "out.jpg", model=model)
+    finally:
+        hook.remove()
+
+
+@pytest.mark.skipif("cpu" not in abpn_fast.compatible_backends(torch.empty(0)), reason="needs backend cpu")
+def test_the_backend_told_is_the_one_that_ran(model: abpn_fast.ABPN, photo: Path, tmp_path: Path) -> None:
+    def told(network: Any, **options: Any) -> str:
+        return retouch_file(photo, tmp_path / "out.png", model=network, overwrite=True, **options).backend
+
+    plain = abpn_fast.ABPN(abpn_fast.ABPNConfig.preset("small", refining=False)).eval()
+    slow = abpn_fast.reference.ABPN("small").eval()
+    assert [told(network, levels=1) for network in (model, plain, slow)] == ["cpu", "reference", "reference"]
+    assert told(model, levels=0) == "reference"
+    assert told("small", levels=1, dtype=torch.float64) == "reference"
+    with pytest.raises(RuntimeError, match="backend cpu computes in float32"):
+        told("small", levels=1, dtype=torch.float64, backend="cpu")
 
 
 def test_a_mask_needs_a_mask_branch(photo: Path, tmp_path: Path) -> None:
