@@ -19,6 +19,7 @@ _CAPTION = b"Photoshop 3.0\0"
 _XMP_EXTENSION = b"http://ns.adobe.com/xmp/extension/\0"
 # Of a compressed text, in bytes: beyond it Pillow takes the whole file for unreadable.
 _LONGEST_TEXT = 2**20
+# What a segment of a JPEG file holds at most, in bytes.
 JPEG_SEGMENT = 65533
 _SEGMENT_MARKERS = {"COM": b"\xff\xfe", "APP13": b"\xff\xed", "APP1": b"\xff\xe1"}
 
