@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 import numpy as np
@@ -90,6 +91,14 @@ def test_threshold_beyond_the_mask(threshold: float, device: str) -> None:
     result = abpn_fast.ops.upsample_refine_blend(**inputs)
     free = abpn_fast.ops.upsample_refine_blend(**inputs | NO_MASK)
     assert torch.equal(result, inputs["image"] if threshold else free)
+
+
+def test_nan_in_a_mask_of_the_same_size_stays_where_it_is(device: str) -> None:
+    inputs = TestContract().inputs((6, 6), device=device)
+    mask = torch.zeros(2, 1, 6, 6, device=device)
+    mask[:, :, 3, 4] = math.nan
+    kept = (abpn_fast.ops.upsample_refine_blend(**inputs | {"mask": mask}) == inputs["image"]).all(1)
+    assert kept.sum() == 2 * 35 and not kept[:, 3, 4].any()
 
 
 def test_a_mask_at_the_threshold_is_not_below_it(device: str) -> None:
