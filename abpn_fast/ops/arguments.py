@@ -16,11 +16,13 @@ def tensor(name: str, value: object, shape: Shape, *, like: Tensor | None = None
     """``value`` if it is a tensor of ``shape``, on the device of ``like``.
 
     Raises:
-        TypeError: not a tensor.
+        TypeError: not a tensor, or not a dense one.
         ValueError: another shape or device.
     """
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a tensor, got {type(value).__name__}")
+    if value.layout != torch.strided:
+        raise TypeError(f"{name} must be a dense tensor, got {value.layout}; convert it with .to_dense()")
     fits = value.dim() == len(shape)
     for want, got in zip(shape, value.shape, strict=False):
         # Not `want in (None, got)`: torch.compile takes a symbolic size for unequal there.

@@ -25,6 +25,11 @@ def _flat(pyramids: tuple[list[Tensor], list[Tensor]]) -> list[Tensor]:
     return [*gaussian[1:], *high]
 
 
+def _is_pair(out: object) -> bool:
+    sequences = (list, tuple)
+    return isinstance(out, sequences) and len(out) == 2 and all(isinstance(part, sequences) for part in out)
+
+
 _operator = Operator("laplacian_decompose", "Tensor image, int levels, str filter", _result, _flat)
 
 
@@ -55,8 +60,10 @@ def laplacian_decompose(
     """
     image = arguments.picture("image", image)
     arguments.choice("filter", filter, ("binomial", "box"))
-    if not isinstance(levels, int) or levels < 0:
+    if isinstance(levels, bool) or not isinstance(levels, int) or levels < 0:
         raise ValueError(f"levels must be an integer >= 0, got {levels!r}")
+    if out is not None and not _is_pair(out):
+        raise TypeError(f"out must be a pair of lists of tensors, got {type(out).__name__}")
     if out is not None and (len(out[0]), len(out[1])) != (levels, levels):
         raise ValueError(f"out must hold {levels} and {levels} tensors, got {len(out[0])} and {len(out[1])}")
     if levels == 0:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from abpn_fast.backends import backward, choose, implementation, requested
 
@@ -68,11 +69,24 @@ class Operator:
     def __call__(self, *arguments: Any, out: Any, backend: str | None) -> Any:
         """Run on ``backend``, or what the context or the automatic choice names, into ``out`` where it is given."""
         name = requested(backend)
+        if forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
+            self._refuse_transforms(_tensors(arguments))
         if out is None:
             return self._call(*arguments, name)
         self._check_out(arguments, out)
         self._call_out(*arguments, out, name)
         return out
+
+    def _refuse_transforms(self, tensors: Sequence[Tensor]) -> None:
+        """Forward mode would give zeros without a word, the gradients of ``torch.func`` an error about PyTorch."""
+        transforms = {layer for tensor in tensors for layer in _transforms(tensor)}
+        if "Jvp" in transforms:
+            raise RuntimeError(f"{self.name} has no forward-mode derivative; abpn_fast.reference.{self.name} has")
+        if "Grad" in transforms and torch.is_grad_enabled():
+            raise RuntimeError(
+                f"{self.name} has no gradient under torch.func; use torch.autograd.grad or "
+                f"abpn_fast.reference.{self.name}"
+            )
 
     def _define(self, name: str, schema: str, run: Callable[..., Any], fake: Callable[..., Any]) -> None:
         _library.define(name + schema)  # type: ignore[no-untyped-call]
@@ -144,25 +158,31 @@ class Operator:
         like = self.result(*arguments)
         pairs = [(out, like)] if isinstance(like, Like) else list(zip(out, like, strict=True))
         for index, (given, expected) in enumerate(pairs):
-            self._check_one_out(given, expected, tensors)
-            if any(_overlap(given, other) for other, _ in pairs[:index]):
+            check_out(self.name, given, expected, tensors)
+            if _overlaps(given, [other for other, _ in pairs[:index]]):
                 raise ValueError(f"{self.name}: out shares memory with another out; give each a tensor of its own")
 
-    def _check_one_out(self, given: Any, like: Like, tensors: Sequence[Tensor]) -> None:
-        if not isinstance(given, Tensor):
-            raise TypeError(f"{self.name}: out must be a tensor, got {type(given).__name__}")
-        if given.requires_grad:
-            raise ValueError(f"{self.name}: out must not require a gradient, got a tensor that does; detach it")
-        free = like.dtype.is_floating_point and tensors[0].dtype == torch.uint8 and given.is_floating_point()
-        if given.shape != like.shape or (given.dtype != like.dtype and not free):
-            raise ValueError(
-                f"{self.name}: out must have shape {tuple(like.shape)} and dtype {like.dtype}, "
-                f"got {tuple(given.shape)} and {given.dtype}"
-            )
-        if given.device != tensors[0].device:
-            raise ValueError(f"{self.name}: out must be on {tensors[0].device}, got {given.device}")
-        if any(_overlap(given, tensor) for tensor in tensors):
-            raise ValueError(f"{self.name}: out shares memory with an input; give it a tensor of its own")
+
+def check_out(name: str, given: Any, like: Like, tensors: Sequence[Tensor]) -> None:
+    """Refuse ``given`` as the ``out`` of ``name`` unless it is ``like`` and shares no memory with ``tensors``."""
+    if not isinstance(given, Tensor):
+        raise TypeError(f"{name}: out must be a tensor, got {type(given).__name__}")
+    if given.requires_grad:
+        raise ValueError(f"{name}: out must not require a gradient, got a tensor that does; detach it")
+    free = like.dtype.is_floating_point and tensors[0].dtype == torch.uint8 and given.is_floating_point()
+    if given.shape != like.shape or (given.dtype != like.dtype and not free):
+        raise ValueError(
+            f"{name}: out must have shape {tuple(like.shape)} and dtype {like.dtype}, "
+            f"got {tuple(given.shape)} and {given.dtype}"
+        )
+    if given.device != tensors[0].device or given.layout != torch.strided:
+        raise ValueError(
+            f"{name}: out must be a dense tensor on {tensors[0].device}, got {given.layout} on {given.device}"
+        )
+    if _overlaps(given, tensors):
+        raise ValueError(f"{name}: out shares memory with an input; give it a tensor of its own")
+    if _overlaps_itself(given):
+        raise ValueError(f"{name}: out shares memory between its own elements; give it a tensor that is not expanded")
 
 
 class _OnlyOnce(torch.autograd.Function):
@@ -187,13 +207,52 @@ def _tensors(arguments: Sequence[Any]) -> list[Tensor]:
     return [argument for argument in arguments if isinstance(argument, Tensor)]
 
 
-def _overlap(a: Tensor, b: Tensor) -> bool:
-    if a.numel() == 0 or b.numel() == 0 or a.device.type == "meta" or a.device != b.device:
+def _transforms(x: Tensor) -> list[str]:
+    """The derivatives that ``torch.func`` or ``torch.autograd.forward_ad`` takes through ``x``, "Grad" or "Jvp"."""
+    functorch = torch._C._functorch
+    if not functorch.is_functorch_wrapped_tensor(x):
+        dual = forward_ad.unpack_dual(x)  # type: ignore[no-untyped-call]
+        return [] if dual.tangent is None else ["Jvp"]
+    kinds = {each.level(): each.key().name for each in functorch.get_interpreter_stack() or ()}
+    kind = kinds.get(functorch.maybe_get_level(x), "")
+    taken = kind == "Jvp" or (kind == "Grad" and x.requires_grad)
+    return [*([kind] if taken else []), *_transforms(functorch.get_unwrapped(x))]
+
+
+def _overlaps(out: Tensor, others: Sequence[Tensor]) -> bool:
+    others = [other for other in others if other.numel() > 0 and other.device == out.device]
+    if out.numel() == 0 or out.device.type == "meta" or not others:
         return False
+    whole, extent = _all_of(out), _extent(out)
     # Most often apart already by what they were cut from.
-    if _apart(_all_of(a), _all_of(b)):
-        return False
-    return not _apart(_extent(a), _extent(b))
+    return any(
+        not (_apart(whole, _all_of(other)) or _apart(extent, _extent(other)) or _alternate(out, other))
+        for other in others
+    )
+
+
+def _overlaps_itself(x: Tensor) -> bool:
+    reach = 0
+    for stride, size in () if x.is_contiguous() else sorted(zip(x.stride(), x.shape, strict=True)):
+        if size > 1 and stride <= reach:
+            return True
+        reach += (size - 1) * stride
+    return False
+
+
+def _alternate(a: Tensor, b: Tensor) -> bool:
+    """Whether the images, channels or rows of ``a`` and ``b`` take turns in one buffer, as the halves of each do."""
+    strides = [[stride * x.element_size() for stride in x.stride()] for x in (a, b)]
+    for step in set(strides[0]) & set(strides[1]) - {0}:
+        within = [
+            sum((size - 1) * stride for size, stride in zip(x.shape, some, strict=True) if stride < step)
+            for x, some in zip((a, b), strides, strict=True)
+        ]
+        ahead = (b.data_ptr() - a.data_ptr()) % step
+        beside = within[0] + a.element_size() <= ahead <= step - within[1] - b.element_size()
+        if beside and all(stride % step == 0 for some in strides for stride in some if stride > step):
+            return True
+    return False
 
 
 def _apart(a: tuple[int, int], b: tuple[int, int]) -> bool:

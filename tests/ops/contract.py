@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 import abpn_fast
 from tests.accuracy import assert_near, assert_same_bits, assert_within_budget
@@ -177,6 +178,31 @@ class OperatorContract(ABC):
             with pytest.raises(ValueError, match=r"\bout\b.*shares memory"):
                 self.run(inputs, backend, out=self.unflat([*plain[:-1], over]))
 
+    def test_out_over_itself_refused(self, device: str, backend: str) -> None:
+        inputs = self.inputs((6, 8), device=device)
+        plain = self.run(inputs, backend)
+        expanded = plain[-1][..., :1].clone().expand(plain[-1].shape)
+        narrow = plain[-1].new_zeros(plain[-1].numel()).as_strided(plain[-1].shape, (1, 1, 1, 1))
+        for over in (expanded, narrow):
+            with pytest.raises(ValueError, match=r"\bout\b.*shares memory"):
+                self.run(inputs, backend, out=self.unflat([*plain[:-1], over]))
+
+    def test_out_beside_an_input(self, device: str, backend: str) -> None:
+        inputs = self.inputs((6, 8), device=device)
+        plain = self.run(inputs, backend)
+        name = next(name for name, value in tensors(inputs).items() if value.dim() == 4)
+        for dim in (1, 3):
+            sizes = inputs[name].shape[dim], plain[-1].shape[dim]
+            shape = [max(pair) for pair in zip(inputs[name].shape, plain[-1].shape, strict=True)]
+            buffer = plain[-1].new_zeros([*shape[:dim], sum(sizes), *shape[dim + 1 :]])
+            parts = buffer.split(sizes, dim)
+            value, out = (
+                part[tuple(map(slice, like.shape))] for part, like in zip(parts, (inputs[name], plain[-1]), strict=True)
+            )
+            given = inputs | {name: value.copy_(inputs[name])}
+            (*_, last) = self.run(given, backend, out=self.unflat([*(each.clone() for each in plain[:-1]), out]))
+            assert_same_bits(last, plain[-1])
+
     def test_out_records_no_gradients(self, device: str, backend: str) -> None:
         inputs = self.inputs((6, 8), device=device)
         out = self.unflat([torch.zeros_like(result) for result in self.run(inputs, backend)])
@@ -200,7 +226,7 @@ class OperatorContract(ABC):
     def test_every_tensor_is_checked(self) -> None:
         inputs = self.inputs((6, 8))
         for name in tensors(inputs):
-            for wrong in ("nonsense", inputs[name].int(), inputs[name][None]):
+            for wrong in ("nonsense", inputs[name].int(), inputs[name][None], inputs[name].to_sparse()):
                 with pytest.raises((TypeError, ValueError), match=r"must .*got"):
                     self.run(inputs | {name: wrong})
 
@@ -274,6 +300,24 @@ class OperatorContract(ABC):
 
         with pytest.raises(RuntimeError, match="second derivative"):
             differentiate_twice()
+
+    def test_transforms_are_refused(self, device: str, backend: str) -> None:
+        inputs = self.inputs((6, 8), device=device)
+        name = self.differentiable(inputs)[0]
+        value, tangent = inputs[name], torch.ones_like(inputs[name])
+
+        def total(value: Tensor) -> Tensor:
+            return sum(result.square().sum() for result in self.run(inputs | {name: value}, backend))
+
+        words = f"{self.name} has no forward-mode derivative; abpn_fast.reference"
+        with forward_ad.dual_level(), pytest.raises(RuntimeError, match=words):
+            total(forward_ad.make_dual(value, tangent))
+        for forward in (total, torch.func.grad(total)):
+            with pytest.raises(RuntimeError, match=words):
+                torch.func.jvp(forward, (value,), (tangent,))
+        for gradient in (torch.func.grad(total), torch.func.grad(lambda x: torch.func.vmap(total)(x[None]).sum())):
+            with pytest.raises(RuntimeError, match=f"{self.name} has no gradient under torch.func"):
+                gradient(value)
 
     def test_compiled(self, device: str, backend: str) -> None:
         inputs = self.inputs((6, 8), device=device)

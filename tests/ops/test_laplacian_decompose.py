@@ -20,6 +20,7 @@ class TestContract(PixelContract):
         ("image", lambda x: x["image"][:, :2]),
         ("levels", lambda x: -1),
         ("levels", lambda x: 1.5),
+        ("levels", lambda x: True),
         ("filter", lambda x: "gaussian"),
     ]
 
@@ -65,7 +66,9 @@ def test_reconstructs(size: tuple[int, int], device: str) -> None:
     assert np.abs(rebuilt - image.cpu().numpy()).max() < 1e-14
 
 
-@pytest.mark.parametrize("wrong", [([], []), ([torch.zeros(1, 3, 2, 2)], []), torch.zeros(2, 3)], ids=range(3))
+@pytest.mark.parametrize(
+    "wrong", [([], []), ([torch.zeros(1, 3, 2, 2)], []), torch.zeros(2, 3), torch.empty(3), 5], ids=range(5)
+)
 def test_out_of_the_wrong_length(wrong: Any) -> None:
     with pytest.raises((TypeError, ValueError), match=r"\bout\b.*got"):
         abpn_fast.ops.laplacian_decompose(picture(1, 3, 4, 4), 1, out=wrong)
