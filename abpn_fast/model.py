@@ -15,9 +15,9 @@ from abpn_fast import checkpoint, low_res, ops, reference, sparse, strips
 from abpn_fast.backends import choose, requested
 from abpn_fast.config import ABPNConfig
 from abpn_fast.graphed import Graphed
-from abpn_fast.ops.operator import Like
+from abpn_fast.ops.operator import Like, check_out
 from abpn_fast.prepared import Prepared
-from abpn_fast.reference import PolynomialBlend, RefiningModule, Retouched, keep_below, mask_scale
+from abpn_fast.reference import PolynomialBlend, RefiningModule, Retouched, mask_scale
 from abpn_fast.spare import Spare, worth_lending
 
 
@@ -83,6 +83,7 @@ class ABPN(reference.ABPN):
             return_intermediates: return all of ``Retouched`` instead of R_0; B_0 then takes memory as the image does.
             strip_rows: compute this many rows of the result at a time, or the next fitting number above: memory beyond
                 the image and the result then grows with the width alone. Same bits as the whole on backend ``cpu``.
+                Without effect where the model runs as the reference does (see the class).
 
         Returns:
             R_0, (N, 3, H, W), in the dtype of ``image``, or ``Retouched``.
@@ -91,16 +92,23 @@ class ABPN(reference.ABPN):
             TypeError, ValueError: an argument does not fit; the message names it.
         """
         levels = self.check(image, levels, strength, mask_threshold)
-        _check_strips(strip_rows, return_intermediates)
+        if strip_rows is not None:
+            check_strips(strip_rows)
+            if return_intermediates:
+                raise ValueError("strip_rows keeps no intermediates; leave out strip_rows or return_intermediates")
+        if out is not None:
+            self._check_out(out, image)
         if levels == 0 or not self.config.refining or not isinstance(self.blend, PolynomialBlend):
             plain = super().forward(
                 image, levels=levels, strength=strength, mask_threshold=mask_threshold, return_intermediates=True
             )
-            return _finish(plain, out, return_intermediates)
+            assert isinstance(plain, Retouched)
+            result = plain if out is None else plain._replace(image=out.copy_(plain.image))
+            return result if return_intermediates else result.image
         if strip_rows is not None:
             return self._in_strips(image, levels, strength, mask_threshold, out, strip_rows)
         if return_intermediates:
-            return _finish(self._all(image, levels, strength, mask_threshold), out, True)
+            return self._all(image, levels, strength, mask_threshold, out)
         return self._whole(image, levels, strength, mask_threshold, out)
 
     def graphed(
@@ -139,7 +147,14 @@ class ABPN(reference.ABPN):
 
         return Graphed(run, example)
 
-    def _all(self, image: Tensor, levels: int, strength: float, mask_threshold: float | None) -> Retouched:
+    def _check_out(self, out: Tensor, image: Tensor) -> None:
+        if torch.is_grad_enabled() and any(x.requires_grad for x in (image, *self.parameters())):
+            raise ValueError("out cannot record gradients; call the model under torch.no_grad() or leave out away")
+        check_out("ABPN", out, Like(image, image.shape, image.dtype), [image])
+
+    def _all(
+        self, image: Tensor, levels: int, strength: float, mask_threshold: float | None, out: Tensor | None
+    ) -> Retouched:
         assert isinstance(self.blend, PolynomialBlend)
         pyramid = [image]
         for _ in range(levels):
@@ -148,9 +163,11 @@ class ABPN(reference.ABPN):
         layers = [layer]
         for i in reversed(range(levels)):
             layers.insert(0, ops.upsample_refine(layers[0], pyramid[i], pyramid[i + 1], *self._weights(i)))
-        result = ops.adaptive_blend(image, layers[0], self.blend.j, self.blend.k, strength=strength)
-        if mask_threshold is not None and mask is not None:
-            result = keep_below(image, result, mask, mask_threshold)
+        if mask_threshold is None and layer.dtype in (torch.float32, torch.float64):
+            # Nothing is lost by storing B_0: the same bits as of the finest level in one, which would compute it again.
+            result = ops.adaptive_blend(image, layers[0], self.blend.j, self.blend.k, strength=strength, out=out)
+        else:
+            result = self._finest(layers[1], image, pyramid[1], strength, mask, mask_threshold, out)
         return Retouched(result, mask, low_res, layers, pyramid)
 
     def _whole(
@@ -205,8 +222,6 @@ class ABPN(reference.ABPN):
         out: Tensor | None,
         strip_rows: int,
     ) -> Tensor:
-        if out is not None:
-            _check_out(out, image)
         whole = strips.coarse(image, levels, strip_rows, self._down)
         mask, layer = self._blend_layer(whole[-1])[::2]
         scale = None
@@ -297,27 +312,7 @@ def accelerate(model: reference.ABPN) -> ABPN:
     return fast.train(model.training)
 
 
-def _check_strips(strip_rows: int | None, return_intermediates: bool) -> None:
-    if strip_rows is None:
-        return
-    if not isinstance(strip_rows, int) or strip_rows < 1:
+def check_strips(strip_rows: object) -> None:
+    """Refuse ``strip_rows`` unless it is an integer >= 1."""
+    if isinstance(strip_rows, bool) or not isinstance(strip_rows, int) or strip_rows < 1:
         raise ValueError(f"strip_rows must be None or an integer >= 1, got {strip_rows!r}")
-    if return_intermediates:
-        raise ValueError("strip_rows keeps no intermediates; leave out one of strip_rows and return_intermediates")
-
-
-def _finish(result: Tensor | Retouched, out: Tensor | None, intermediates: bool) -> Tensor | Retouched:
-    assert isinstance(result, Retouched)
-    if out is not None:
-        _check_out(out, result.image)
-        if torch.is_grad_enabled() and result.image.requires_grad:
-            raise ValueError("out cannot record gradients; call the model under torch.no_grad() or leave out away")
-        result = result._replace(image=out.copy_(result.image))
-    return result if intermediates else result.image
-
-
-def _check_out(out: Tensor, image: Tensor) -> None:
-    if out.shape != image.shape or out.dtype != image.dtype:
-        raise ValueError(
-            f"out must have shape {tuple(image.shape)} and dtype {image.dtype}, got {tuple(out.shape)} and {out.dtype}"
-        )

@@ -60,7 +60,7 @@ def rectangles(mask: Tensor, threshold: float) -> list[Rectangle] | None:
     cells = mask.detach().float()
     active = ~(cells + 1e-6 * cells.abs() < threshold)
     needed = max_pool2d(active.any(0).float(), 2 * _MARGIN + 1, stride=1, padding=_MARGIN)[0] > 0
-    if needed.float().mean() > _MOST_CELLS:
+    if mask.numel() == 0 or needed.float().mean() > _MOST_CELLS:
         return None
     found: list[Rectangle] = []
     open_runs: dict[Rows, int] = {}

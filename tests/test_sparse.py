@@ -89,6 +89,7 @@ def test_rectangles_cover_what_is_needed_once(seed: int) -> None:
 def test_no_rectangles_for_nothing_or_everything() -> None:
     assert sparse.rectangles(torch.zeros(1, 1, 9, 9), 0.5) == []
     assert sparse.rectangles(torch.ones(1, 1, 9, 9), 0.5) is None
+    assert sparse.rectangles(torch.ones(0, 1, 9, 9), 0.5) is None
     assert sparse.rectangles(torch.full((1, 1, 30, 30), 0.5), 0.5) is None
     lone = torch.zeros(1, 1, 30, 30)
     lone[0, 0, 0, 29] = float("nan")
@@ -100,3 +101,9 @@ def test_bfloat16_and_one_module_per_level() -> None:
     model = ABPN(ABPNConfig.preset("small")).eval().to(torch.bfloat16)
     image = torch.rand(1, 3, 200, 300).to(torch.bfloat16)
     assert model(image, levels=3, mask_threshold=2.0).equal(image)
+
+
+@torch.inference_mode()
+def test_no_image() -> None:
+    model, image = accelerate(random_model()), torch.rand(0, 3, 33, 40)
+    assert model(image, levels=2, mask_threshold=0.5).equal(image)

@@ -117,7 +117,7 @@ def test_cut_covers_every_row_once() -> None:
 
 def test_bad_strip_rows_are_refused() -> None:
     model, image = accelerate(random_model()), torch.rand(1, 3, 8, 8)
-    for bad in (0, -3, 1.5):
+    for bad in (0, -3, 1.5, True):
         with pytest.raises(ValueError, match="strip_rows"):
             model(image, strip_rows=bad)
     with pytest.raises(ValueError, match="strip_rows"):

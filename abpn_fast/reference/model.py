@@ -45,7 +45,26 @@ class Retouched(NamedTuple):
 
 def default_levels(height: int, width: int) -> int:
     """``l = max(1, round(log2(max(H, W) / 256)))``: the thumbnail is about 256 pixels long, as in Table 3."""
+    if min(height, width) < 1:
+        raise ValueError(f"height and width must be at least 1, got {height} and {width}")
     return max(1, round(math.log2(max(height, width) / 256)))
+
+
+def check_levels(levels: object, height: int, width: int) -> None:
+    """Refuse ``levels`` unless it is an integer from 0 to the first level of one pixel, which is at least 1."""
+    if isinstance(levels, bool) or not isinstance(levels, int) or levels < 0:
+        raise ValueError(f"levels must be None or an integer >= 0, got {levels!r}")
+    if levels > 1 and 1 << min(levels - 1, 62) >= max(height, width):
+        most = max(1, math.ceil(math.log2(max(height, width))))
+        raise ValueError(f"levels must be at most {most} for {height} x {width} pixels, got {levels}")
+
+
+def as_config(config: ABPNConfig | str) -> ABPNConfig:
+    """``config``, or the preset of that name."""
+    config = ABPNConfig.preset(config) if isinstance(config, str) else config
+    if not isinstance(config, ABPNConfig):
+        raise TypeError(f"config must be an ABPNConfig or the name of a preset, got {config!r}")
+    return config
 
 
 class ABPN(nn.Module):
@@ -57,7 +76,7 @@ class ABPN(nn.Module):
 
     def __init__(self, config: ABPNConfig | str = "base") -> None:
         super().__init__()
-        config = ABPNConfig.preset(config) if isinstance(config, str) else config
+        config = as_config(config)
         self.config = config
         self.encoder = MutualEncoder(config.encoder_widths)
         self.mask_branch = MaskPredictionBranch(config.encoder_widths) if config.mask_branch else None
@@ -136,24 +155,35 @@ class ABPN(nn.Module):
         """
         if not isinstance(image, Tensor):
             raise TypeError(f"image must be a tensor of shape (N, 3, H, W), got {type(image).__name__}")
+        if image.layout != torch.strided:
+            raise TypeError(f"image must be a dense tensor, got {image.layout}; convert it with .to_dense()")
         if image.dim() != 4 or image.shape[1] != 3 or 0 in image.shape[2:]:
             raise ValueError(f"image must have shape (N, 3, H, W) with H, W >= 1, got {tuple(image.shape)}")
-        if image.dtype not in (torch.uint8, self.dtype):
+        parameter = next(self.parameters())
+        if image.dtype not in (torch.uint8, parameter.dtype):
             raise TypeError(
-                f"image must be uint8 or {self.dtype}, the model's dtype, got {image.dtype}; convert one of them"
+                f"image must be uint8 or {parameter.dtype}, the model's dtype, got {image.dtype}; convert one of them"
+            )
+        if image.device != parameter.device:
+            raise ValueError(
+                f"image must be on {parameter.device}, the model's device, got {image.device}; move one of them"
             )
         if levels is None:
             levels = default_levels(image.shape[2], image.shape[3])
-        if not isinstance(levels, int) or levels < 0:
-            raise ValueError(f"levels must be None or an integer >= 0, got {levels!r}")
+        else:
+            check_levels(levels, image.shape[2], image.shape[3])
         if self.config.refining and levels > (self.config.refining_levels or levels):
             raise ValueError(
                 f"levels must be at most {self.config.refining_levels}, one refining module each, got {levels}; "
                 "pass a smaller levels or configure refining_levels"
             )
         for name, value in (("strength", strength), ("mask_threshold", mask_threshold)):
-            if value is not None and not isinstance(value, (int, float)):
+            if value is None and name == "mask_threshold":
+                continue
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise TypeError(f"{name} must be a number, got {value!r}")
+            if not -math.inf < value < math.inf:
+                raise ValueError(f"{name} must be finite, got {value!r}")
         if strength != 1 and self.config.blend in ("conv", "rgb"):
             raise ValueError(
                 f"strength must be 1 with blend={self.config.blend!r}, which has no neutral layer to scale from"
