@@ -66,10 +66,31 @@ def load_strictly(model: nn.Module, state: dict[str, Tensor], source: str | os.P
     model.load_state_dict(state)
 
 
+def check_dtype(dtype: object) -> None:
+    """Refuse ``dtype`` unless weights keep their values in it."""
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise TypeError(f"dtype must be a floating torch.dtype, as torch.float16, got {dtype!r}")
+
+
+def check_device(device: object) -> None:
+    """Refuse ``device`` unless this machine and this PyTorch have it."""
+    try:
+        torch.empty(0, device=device)  # type: ignore[call-overload]
+    except (AssertionError, RuntimeError, TypeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"device must be one that PyTorch has here, got {device!r}: {reason}") from error
+
+
 def write(
     folder: str | os.PathLike[str], config: ABPNConfig, state: dict[str, Tensor], dtype: torch.dtype | None
 ) -> Path:
-    """Write both files, the weights first, each whole or not at all."""
+    """Write both files, the weights first, each whole or not at all.
+
+    Raises:
+        TypeError: ``dtype`` is not a floating one.
+    """
+    if dtype is not None:
+        check_dtype(dtype)
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     stored = {

@@ -44,8 +44,11 @@ class ABPN(reference.ABPN):
 
         Raises:
             FileNotFoundError: neither bundled weights nor a folder with both files; the message lists what there is.
-            ValueError: the files are damaged or do not fit each other, with the reason.
+            ValueError: the files are damaged or do not fit each other, or there is no such device; with the reason.
+            TypeError: ``dtype`` is not a floating one.
         """
+        checkpoint.check_dtype(dtype)
+        checkpoint.check_device(device)
         config, state = checkpoint.read(name_or_path)
         model = cls(config)
         checkpoint.load_strictly(model, state, name_or_path)
@@ -56,7 +59,10 @@ class ABPN(reference.ABPN):
 
         Args:
             folder: made where it does not exist.
-            dtype: of the stored floating tensors; None for their own.
+            dtype: of the stored floating tensors, a floating one; None for their own.
+
+        Raises:
+            TypeError: ``dtype`` is not a floating one.
         """
         return checkpoint.write(folder, self.config, self.state_dict(), dtype)
 

@@ -139,6 +139,22 @@ def test_saved_and_loaded_again(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "m").iterdir()) == ["config.json", "model.safetensors"]
 
 
+@pytest.mark.parametrize("dtype", [torch.int32, torch.bool, torch.complex64, "float16"])
+def test_a_dtype_that_loses_the_weights_is_refused(tmp_path: Path, dtype: object) -> None:
+    model = accelerate(random_model())
+    with pytest.raises(TypeError, match=r"dtype must be a floating torch\.dtype"):
+        model.save_pretrained(tmp_path, dtype=dtype)  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(TypeError, match=r"dtype must be a floating torch\.dtype"):
+        ABPN.from_pretrained(dtype=dtype)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("absent", ["cuda:99", "abacus", 1.5])
+def test_a_device_that_is_not_there_is_named(absent: object) -> None:
+    with pytest.raises(ValueError, match=f"device must be one that PyTorch has here, got {absent!r}: "):
+        ABPN.from_pretrained(device=absent)  # type: ignore[arg-type]
+
+
 def damage_config(folder: Path) -> None:
     options = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(options | {"colour": 1}))
