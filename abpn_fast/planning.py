@@ -9,23 +9,28 @@ import torch
 from abpn_fast import native
 from abpn_fast.backends import BACKENDS
 from abpn_fast.config import ABPNConfig
-from abpn_fast.reference import default_levels
+from abpn_fast.model import check_strips
+from abpn_fast.reference.model import as_config, check_levels
 from abpn_fast.spare import is_lent, worth_lending
 from abpn_fast.strips import REACH, first_whole, held_pixels
 
-# Of the plain pyramid at the finest level, per pixel: cat, both hidden layers, what they are made from. Measured.
-_PLAIN_CHANNELS = 57
+# Of the plain pyramid at the finest level, per pixel: cat, both hidden layers, what they are made from. Measured. In
+# float64 PyTorch's convolutions write out every filter's window.
+_PLAIN_CHANNELS = {torch.float64: 169, torch.float16: 60}
 # What the threads work in, a few of them, in the retouching layer and in the pyramid.
 _LAYER_SCRATCH, _PYRAMID_SCRATCH = 6 << 20, 1 << 20
 # Of the plain retouching layer, in multiples of what its features take.
-_PLAIN_LAYER = 8.5
+_PLAIN_LAYER, _PLAIN_LAYER_64 = 8.5, 22
+# Images that the blending of a model without a pyramid holds beside its result, of a floating one and of uint8.
+_WITHOUT_PYRAMID = {True: 5, False: 7}
+_DTYPES = (torch.uint8, torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 class Plan(NamedTuple):
     """Bytes beyond the image itself; the peak is the largest of several moments.
 
     Args:
-        result: R_0, zero where ``out`` is given.
+        result: R_0, zero where ``out`` is given and there is a pyramid.
         pyramid: I_1 .. I_l, without those that lie in the memory of the result before it is written.
         blend_layers: B_1 and the B_2 it is made from, with the same exception.
         retouching_layer: what the LRL holds at its widest, on the thumbnail; gone before the blend layers come.
@@ -58,8 +63,9 @@ def plan(
     Args:
         height, width: of the image, in pixels.
         dtype: of the image: uint8, computed in float32, or a floating dtype, that of the model.
-        backend: ``"cpu"``, ``"reference"``, or ``"auto"`` for the first of them that is there.
-        config: of the model, or the name of a preset.
+        backend: ``"cpu"``, ``"reference"``, or ``"auto"`` for the first of them that takes ``dtype``.
+        config: of the model, or the name of a preset; the ablations ``blend="conv"``, ``refining=False`` and
+            ``attention="pcb"`` are not covered.
         levels, strip_rows: as for ``ABPN.forward``.
         batch: N.
         out: the result goes into a tensor that is there already.
@@ -68,26 +74,24 @@ def plan(
         Bytes, an upper estimate within a few percent and 12 MB; weights are not counted.
 
     Raises:
-        ValueError: a size is not positive, or the backend is none of the three.
+        ValueError, TypeError: an argument is none that ``ABPN.forward`` takes on a CPU, or not covered; the message
+            names it.
     """
-    for name, value in (("height", height), ("width", width), ("batch", batch)):
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
-    if backend not in ("auto", "cpu", "reference"):
-        known = "one of another kind" if backend in BACKENDS else "no backend"
-        raise ValueError(f"backend must be auto, cpu or reference, the ones that run on a CPU; {backend!r} is {known}")
+    config = as_config(config)
+    levels = _checked(height, width, dtype, backend, config, levels, batch, strip_rows)
     if backend == "auto":
         backend = "cpu" if native.why_missing() is None and dtype != torch.float64 else "reference"
-    config = ABPNConfig.preset(config) if isinstance(config, str) else config
-    levels = default_levels(height, width) if levels is None else levels
     item = 4 if dtype == torch.uint8 else dtype.itemsize
     plain, rows = backend == "reference", strip_rows or height
     sizes = [(-(-height // (1 << i)), -(-width // (1 << i))) for i in range(levels + 1)]
     result = 0 if out else batch * 3 * dtype.itemsize * height * width
     layer = _retouching_layer(config, batch, *sizes[-1], item, plain=plain)
     strip = min(height, -(-rows // 2) * 2 + 2 * REACH)
-    working = batch * _PLAIN_CHANNELS * item * strip * width if plain else _PYRAMID_SCRATCH
+    channels = _PLAIN_CHANNELS.get(dtype, 57)
+    working = batch * channels * item * strip * width if plain else _PYRAMID_SCRATCH
     if levels == 0:
+        result = batch * 3 * dtype.itemsize * height * width  # Made anew also where it is copied to an ``out``.
+        working = batch * 3 * item * height * width * _WITHOUT_PYRAMID[dtype.is_floating_point]
         return Plan(result, 0, 0, layer, working, max(layer, result + working))
     if strip_rows is None:
         held = [h * w for h, w in sizes[1:]]
@@ -107,10 +111,46 @@ def plan(
     return Plan(result, sum(image), sum(blend), layer, working, peak)
 
 
+def _checked(
+    height: int,
+    width: int,
+    dtype: torch.dtype,
+    backend: str,
+    config: ABPNConfig,
+    levels: int | None,
+    batch: int,
+    strip_rows: int | None,
+) -> int:
+    """The number of levels, if all arguments fit."""
+    for name, value in (("height", height), ("width", width), ("batch", batch)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
+    if dtype not in _DTYPES:
+        raise TypeError(f"dtype must be one of {', '.join(map(str, _DTYPES))}, got {dtype!r}")
+    if backend not in ("auto", "cpu", "reference"):
+        known = "one of another kind" if backend in BACKENDS else "no backend"
+        raise ValueError(f"backend must be auto, cpu or reference, the ones that run on a CPU; {backend!r} is {known}")
+    if backend == "cpu" and dtype == torch.float64:
+        raise ValueError(
+            "backend must be auto or reference for torch.float64, in which cpu does not compute, got 'cpu'"
+        )
+    if config.blend == "conv" or not config.refining or config.attention == "pcb":
+        raise ValueError(
+            "config must have another blend than 'conv', refining=True and another attention than 'pcb', which plan "
+            f"does not cover, got {config}"
+        )
+    levels = check_levels(levels, height, width, config)
+    if strip_rows is not None:
+        check_strips(strip_rows)
+    return levels
+
+
 def _retouching_layer(config: ABPNConfig, batch: int, height: int, width: int, item: int, *, plain: bool) -> int:
     """The features of the encoder, which are the skips of the LAMs, and one LAM's result on top."""
     height, width = -(-height // 64) * 64, -(-width // 64) * 64
     features = [3 * height * width]
     features += [channels * (height >> i) * (width >> i) for i, channels in enumerate(config.encoder_widths, 1)]
     held = batch * item * sum(features)
-    return round(_PLAIN_LAYER * held) if plain else held + batch * item * max(features) + _LAYER_SCRATCH
+    if plain:
+        return round((_PLAIN_LAYER_64 if item == 8 else _PLAIN_LAYER) * held)
+    return held + batch * item * max(features) + _LAYER_SCRATCH

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import abpn_fast
-from abpn_fast import ABPN, native, use_backend
+from abpn_fast import ABPN, ABPNConfig, native, use_backend
 from bench.peak import peak_bytes
 
 NATIVE = native.why_missing() is None
@@ -41,6 +41,13 @@ def measured(size: tuple[int, int], dtype: torch.dtype, backend: str, preset: st
         ((768, 700), torch.float32, "reference", "small", 1, {}),
         ((640, 700), torch.uint8, "reference", "small", 1, {}),
         ((256, 300), torch.float32, "reference", "base", 1, {"levels": 1}),
+        ((500, 600), torch.float16, "reference", "small", 1, {}),
+        ((500, 600), torch.float64, "auto", "small", 1, {}),
+        ((900, 600), torch.float64, "auto", "small", 1, {"strip_rows": 128}),
+        ((256, 300), torch.float64, "auto", "base", 1, {"levels": 1}),
+        pytest.param((1000, 1200), torch.float32, "auto", "small", 1, {"levels": 0}, marks=CPU),
+        pytest.param((1000, 1200), torch.uint8, "auto", "small", 1, {"levels": 0, "strip_rows": 64}, marks=CPU),
+        ((300, 250), torch.float32, "reference", "small", 1, {"levels": 0}),
     ],
 )
 def test_predicts_the_peak(
@@ -65,9 +72,28 @@ def test_parts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
-    [((0, 5), "height"), ((5, -1), "width"), ((5, 5, torch.float32, "tritn"), "backend"), ((5, 2.5), "width")],
+    ("arguments", "options", "message"),
+    [
+        ((0, 5), {}, "height"),
+        ((5, -1), {}, "width"),
+        ((5, 2.5), {}, "width"),
+        ((5, True), {}, "width"),
+        ((5, 5, torch.float32, "tritn"), {}, "backend"),
+        ((5, 5, torch.float64, "cpu"), {}, "backend"),
+        ((5, 5, torch.int32), {}, "dtype"),
+        ((5, 5, "uint8"), {}, "dtype"),
+        ((5, 5), {"strip_rows": 0}, "strip_rows"),
+        ((5, 5), {"strip_rows": 1.5}, "strip_rows"),
+        ((5, 5), {"levels": -1}, "levels"),
+        ((5, 5), {"levels": 2.5}, "levels"),
+        ((5, 5), {"levels": 4}, "levels must be at most 3"),
+        ((64, 64), {"levels": 2, "config": ABPNConfig(refining_levels=1)}, "levels must be at most 1"),
+        ((5, 5), {"config": None}, "config"),
+        ((5, 5), {"config": ABPNConfig(blend="conv")}, "plan does not cover"),
+        ((5, 5), {"config": ABPNConfig(refining=False)}, "plan does not cover"),
+        ((5, 5), {"config": ABPNConfig(attention="pcb")}, "plan does not cover"),
+    ],
 )
-def test_bad_arguments_are_named(arguments: tuple[Any, ...], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        abpn_fast.plan(*arguments)
+def test_bad_arguments_are_named(arguments: tuple[Any, ...], options: dict[str, Any], message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        abpn_fast.plan(*arguments, **options)

@@ -50,13 +50,21 @@ def default_levels(height: int, width: int) -> int:
     return max(1, round(math.log2(max(height, width) / 256)))
 
 
-def check_levels(levels: object, height: int, width: int) -> None:
-    """Refuse ``levels`` unless it is an integer from 0 to the first level of one pixel, which is at least 1."""
-    if isinstance(levels, bool) or not isinstance(levels, int) or levels < 0:
+def check_levels(levels: int | None, height: int, width: int, config: ABPNConfig) -> int:
+    """``levels``, or the default; refused unless an integer from 0 to the first level of one pixel, 1 at least."""
+    if levels is None:
+        levels = default_levels(height, width)
+    elif isinstance(levels, bool) or not isinstance(levels, int) or levels < 0:
         raise ValueError(f"levels must be None or an integer >= 0, got {levels!r}")
-    if levels > 1 and 1 << min(levels - 1, 62) >= max(height, width):
+    elif levels > 1 and 1 << min(levels - 1, 62) >= max(height, width):
         most = max(1, math.ceil(math.log2(max(height, width))))
         raise ValueError(f"levels must be at most {most} for {height} x {width} pixels, got {levels}")
+    if config.refining and levels > (config.refining_levels or levels):
+        raise ValueError(
+            f"levels must be at most {config.refining_levels}, one refining module each, got {levels}; "
+            "pass a smaller levels or configure refining_levels"
+        )
+    return levels
 
 
 def as_config(config: ABPNConfig | str) -> ABPNConfig:
@@ -168,15 +176,7 @@ class ABPN(nn.Module):
             raise ValueError(
                 f"image must be on {parameter.device}, the model's device, got {image.device}; move one of them"
             )
-        if levels is None:
-            levels = default_levels(image.shape[2], image.shape[3])
-        else:
-            check_levels(levels, image.shape[2], image.shape[3])
-        if self.config.refining and levels > (self.config.refining_levels or levels):
-            raise ValueError(
-                f"levels must be at most {self.config.refining_levels}, one refining module each, got {levels}; "
-                "pass a smaller levels or configure refining_levels"
-            )
+        levels = check_levels(levels, image.shape[2], image.shape[3], self.config)
         for name, value in (("strength", strength), ("mask_threshold", mask_threshold)):
             if value is None and name == "mask_threshold":
                 continue
