@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import Tensor
 
 _log = logging.getLogger("abpn_fast")
@@ -67,11 +68,17 @@ def why_not(backend: str, *tensors: Tensor, operator: str | None = None) -> str 
 
     Raises:
         ValueError: no such backend or operator.
+        TypeError: one of ``tensors`` is none.
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
     if operator is not None and operator not in OPERATORS:
         raise ValueError(f"operator must be one of {', '.join(OPERATORS)}, got {operator!r}")
+    for tensor in tensors:
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"tensors must be tensors, got {type(tensor).__name__}; an operator goes by operator=")
+        if tensor.dtype != torch.uint8 and not tensor.is_floating_point():
+            return f"the operators take uint8 and floating tensors, got {tensor.dtype}"
     for each in OPERATORS if operator is None else (operator,):
         reason = _refusal(backend, each, tensors)
         if reason is not None:

@@ -175,6 +175,14 @@ def test_compatible_backends_and_reasons() -> None:
             ask(operator="sharpen")
 
 
+def test_what_no_operator_takes() -> None:
+    integers = torch.zeros(1, 3, 4, 4, dtype=torch.int32)
+    assert abpn_fast.compatible_backends(integers) == []
+    assert "uint8 and floating tensors, got torch.int32" in (abpn_fast.why_not("reference", integers) or "")
+    with pytest.raises(TypeError, match="tensors must be tensors, got int"):
+        abpn_fast.why_not("reference", 3)  # type: ignore[arg-type]
+
+
 def test_every_operator_has_a_function_in_the_reference() -> None:
     assert set(backends.OPERATORS) == set(abpn_fast.ops.__all__)
     assert all(callable(getattr(reference, name)) for name in backends.OPERATORS)
