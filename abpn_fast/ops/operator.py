@@ -103,6 +103,8 @@ class Operator:
         *inputs, out, backend = arguments
         outs = out if isinstance(out, list) else [out]
         implementation(self._choose(backend, [*inputs, *outs]), self.name)(*inputs, out)
+        # So that autograd, and all else that counts writes, sees this one.
+        torch.autograd.graph.increment_version([each for each in outs if not each.is_inference()])
 
     def _choose(self, backend: str, inputs: Sequence[Any]) -> str:
         # Here, not at the call: a compiled graph keeps the request and decides where it runs.
@@ -221,7 +223,8 @@ def _transforms(x: Tensor) -> list[str]:
 
 def _overlaps(out: Tensor, others: Sequence[Tensor]) -> bool:
     others = [other for other in others if other.numel() > 0 and other.device == out.device]
-    if out.numel() == 0 or out.device.type == "meta" or not others:
+    # A compiled graph has no addresses.
+    if out.numel() == 0 or out.device.type == "meta" or not others or torch.compiler.is_compiling():
         return False
     whole, extent = _all_of(out), _extent(out)
     # Most often apart already by what they were cut from.

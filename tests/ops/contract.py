@@ -203,6 +203,21 @@ class OperatorContract(ABC):
             (*_, last) = self.run(given, backend, out=self.unflat([*(each.clone() for each in plain[:-1]), out]))
             assert_same_bits(last, plain[-1])
 
+    def test_a_write_into_out_is_counted(self, device: str, backend: str) -> None:
+        inputs = self.inputs((6, 8), device=device)
+        flat = [torch.zeros_like(result) for result in self.run(inputs, backend)]
+        before = [each._version for each in flat]
+        self.run(inputs, backend, out=self.unflat(flat))
+        assert all(each._version > version for each, version in zip(flat, before, strict=True))
+
+    def test_out_compiled_in_one_graph(self, device: str, backend: str) -> None:
+        inputs = self.inputs((6, 8), device=device)
+        flat = [torch.zeros_like(result) for result in self.run(inputs, backend)]
+        torch._dynamo.reset()
+        compiled = torch.compile(getattr(abpn_fast.ops, self.name), fullgraph=True, backend="aot_eager")
+        compiled(**inputs, backend=backend, out=self.unflat(flat))
+        assert_same_bits(flat, self.run(inputs, backend))
+
     def test_out_records_no_gradients(self, device: str, backend: str) -> None:
         inputs = self.inputs((6, 8), device=device)
         out = self.unflat([torch.zeros_like(result) for result in self.run(inputs, backend)])
