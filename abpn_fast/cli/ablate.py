@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -58,4 +59,4 @@ def _counts(widths: str) -> tuple[int, ...]:
 
 
 def _print_variant(name: str, line: dict[str, float]) -> None:
-    typer.echo(f"{name}: step {line['step']:.0f}, PSNR inside {line['psnr_inside']:.2f}", err=True)
+    typer.echo(f"{name}: step {line['step']:.0f}, PSNR inside {line.get('psnr_inside', math.nan):.2f}", err=True)

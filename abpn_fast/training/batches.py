@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,13 +25,13 @@ class Crops(NamedTuple):
 class Pair(NamedTuple):
     """A batch: ``image`` as it is and ``target`` retouched, (N, 3, H, W) uint8; the levels to train it with.
 
-    ``skipped`` counts the files that turned out to be bad on the way.
+    ``skipped`` says of each file that turned out to be bad on the way why.
     """
 
     image: Tensor
     target: Tensor
     levels: int
-    skipped: int = 0
+    skipped: Sequence[str] = ()
 
 
 class Batches(Dataset[Pair], ABC):
@@ -83,24 +83,25 @@ class Batches(Dataset[Pair], ABC):
         batch = kind.batch * self.factor
         share = batch // self.part[1]
         first = share * self.part[0]
-        items, skipped = [], 0
+        items, skipped = [], list[str]()
         for index in range(first, first + share):
             rng = np.random.default_rng([self.seed, step, index])
-            item, missed = self._usable(rng, kind, step * batch + index)
-            items.append(item)
-            skipped += missed
+            items.append(self._usable(rng, kind, step * batch + index, skipped))
         image, target = (
             torch.from_numpy(np.stack(part)).permute(0, 3, 1, 2).contiguous() for part in zip(*items, strict=True)
         )
         return Pair(image, target, kind.levels, skipped)
 
-    def _usable(self, rng: np.random.Generator, kind: Crops, position: int) -> tuple[tuple[Pixels, Pixels], int]:
-        for missed in range(100):
+    def _usable(
+        self, rng: np.random.Generator, kind: Crops, position: int, skipped: list[str]
+    ) -> tuple[Pixels, Pixels]:
+        for _ in range(100):
             try:
-                return self.item(rng, kind, position), missed
-            except BadFile:
+                return self.item(rng, kind, position)
+            except BadFile as error:
                 if self.bad == "refuse":
                     raise
+                skipped.append(str(error))
                 position = int(rng.integers(1 << 62))
         raise BadFile("100 files in a row cannot be read; is the disk still there?")
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from abpn_fast.training.batches import Batches, Crops, Pair
-from abpn_fast.training.evaluate import held_out
+from abpn_fast.training.evaluate import held_out, measurable
 from abpn_fast.training.files import find_photos, load_photos
 from abpn_fast.training.options import Options
 from abpn_fast.training.pairs import HeldOutPairs, PairedPhotos, find_pairs
 from abpn_fast.training.photos import BlemishedCrops
 
+_log = logging.getLogger(__name__)
 # Enough for a figure while training; `abpn-fast evaluate` takes all.
 _MEASURED = 50
 
@@ -27,19 +29,29 @@ class Data(NamedTuple):
 def prepare(options: Options, part: tuple[int, int] = (0, 1)) -> Data:
     """Find and check the files; ``part`` as for :class:`Batches`.
 
+    Where nothing can be measured, ``validation`` is empty, with a warning.
+
     Raises:
         FileNotFoundError, ValueError: a folder or a file cannot be used; the message names it.
     """
-    return _pairs(options, part) if options.recipe == "paper" else _photos(options, part)
+    data = _pairs(options, part) if options.recipe == "paper" else _photos(options, part)
+    if any(map(measurable, data.validation)):
+        return data
+    _log.warning("nothing is measured while training: no kept pair has a changed region smaller than the photo")
+    return data._replace(validation=[])
 
 
 def _photos(options: Options, part: tuple[int, int]) -> Data:
     factor, rest = divmod(options.batch, 8)
+    if not options.validation:
+        # A mistyped folder of pairs is taken for one of photos.
+        missing = next((folder for folder in options.photos if not folder.is_dir()), None)
+        if missing is not None:
+            raise FileNotFoundError(f"no such folder: {missing}")
+        raise ValueError("the synthetic recipe needs photos to measure on; give --validation a folder of them")
     if rest or not factor:
         raise ValueError(f"batch must be a multiple of 8 for the synthetic recipe, got {options.batch}")
-    if not options.validation:
-        raise ValueError("the synthetic recipe needs photos to measure on; give --validation a folder of them")
-    validation = held_out(load_photos(find_photos(options.validation), bad=options.bad))
+    validation = held_out(load_photos(find_photos(options.validation), bad=options.bad), bad=options.bad)
     photos = load_photos(find_photos(options.photos), bad=options.bad)
     total = options.total(len(photos))
     more = {"factor": factor, "part": part, "bad": options.bad}
@@ -63,4 +75,6 @@ def _pairs(options: Options, part: tuple[int, int]) -> Data:
         part=part,
         bad=options.bad,
     )
-    return Data(batches, HeldOutPairs(split.validation, kind.levels, kind.size, _MEASURED), len(split.train))
+    kept = HeldOutPairs(split.validation, kind.levels, kind.size, _MEASURED)
+    kept.check(options.bad)
+    return Data(batches, kept, len(split.train))

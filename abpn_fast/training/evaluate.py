@@ -14,6 +14,7 @@ from torch import Tensor
 from abpn_fast.reference import ABPN, Retouched
 from abpn_fast.reference.pixels import to_unit
 from abpn_fast.training.classical import Method
+from abpn_fast.training.files import Bad, Photo, usable
 from abpn_fast.training.losses import changed_region, mask_target, target_pyramid
 from abpn_fast.training.lpips import LPIPS
 from abpn_fast.training.metrics import absolute_error, intersection_over_union, psnr, ssim
@@ -33,15 +34,27 @@ class Row(NamedTuple):
 
 
 def held_out(
-    photos: Sequence[Sequence[NDArray[np.uint8]]], seed: int = 12345, schedule: Sequence[Crops] | None = None
+    photos: Sequence[Sequence[NDArray[np.uint8]]],
+    seed: int = 12345,
+    schedule: Sequence[Crops] | None = None,
+    bad: Bad = "refuse",
 ) -> list[Pair]:
-    """Fixed crops of every photo, one of each kind; by default three, for l = 0, 1 and 2."""
+    """Fixed crops of every photo, one of each kind; by default three, for l = 0, 1 and 2.
+
+    Raises:
+        BadFile, ValueError: as for :func:`usable`.
+    """
     kinds = _SCHEDULE if schedule is None else schedule
-    return [BlemishedCrops([photo], 1, seed + index, [kind])[0] for index, photo in enumerate(photos) for kind in kinds]
+
+    def crops(numbered: tuple[int, Sequence[NDArray[np.uint8]]]) -> list[Pair]:
+        index, photo = numbered
+        return [BlemishedCrops([photo], 1, seed + index, [kind])[0] for kind in kinds]
+
+    return [pair for pairs in usable(enumerate(photos), crops, bad) for pair in pairs]
 
 
 def named(
-    folders: Sequence[Path], *, size: int = 1024, levels: int = 2, every: bool = False
+    folders: Sequence[Path], *, size: int = 1024, levels: int = 2, every: bool = False, bad: Bad = "refuse"
 ) -> tuple[Sequence[Pair], list[str]]:
     """What the folders hold to measure on, and a name for each: one folder of pairs, or crops of clean photos.
 
@@ -49,6 +62,7 @@ def named(
         folders: one in a layout of ``pairs.py``, or any of clean photos, which get three crops each.
         size, levels: of pairs, as in training.
         every: all pairs; otherwise only the test part of the division that training uses.
+        bad: ``"refuse"`` files that cannot be used, or ``"skip"`` and count them.
 
     Raises:
         FileNotFoundError, ValueError: a folder is missing, empty or not usable; the message names it.
@@ -56,16 +70,25 @@ def named(
     if any(map(is_paired, folders)):
         if len(folders) > 1:
             raise ValueError(f"pairs come from one folder, got {len(folders)}; evaluate them one by one")
-        split = find_pairs(folders[0])
+        split = find_pairs(folders[0], bad=bad)
         files = list(dict.fromkeys([*split.train, *split.validation, *split.test])) if every else split.test
-        return HeldOutPairs(files, levels, size), [str(pair.image) for pair in files]
-    pairs: list[Pair] = []
-    names: list[str] = []
-    for path in find_photos(folders):
-        crops = held_out(load_photos([path]), 12345 + len(pairs) // len(_SCHEDULE))
-        pairs += crops
-        names += [f"{path}, l = {pair.levels}" for pair in crops]
-    return pairs, names
+        held = HeldOutPairs(files, levels, size)
+        if bad == "skip":
+            held.check(bad)
+        return held, [str(batches.pairs[0].image) for batches in held.batches]
+
+    def crops(numbered: tuple[int, Photo]) -> list[tuple[Pair, str]]:
+        index, photo = numbered
+        return [(pair, f"{photo.path}, l = {pair.levels}") for pair in held_out([photo], 12345 + index)]
+
+    found = usable(enumerate(load_photos(find_photos(folders), bad=bad)), crops, bad)
+    return [pair for each in found for pair, _ in each], [name for each in found for _, name in each]
+
+
+def measurable(pair: Pair) -> bool:
+    """Whether the pair differs somewhere, and is the same somewhere."""
+    image, target = (to_unit(part, torch.float32) for part in (pair.image, pair.target))
+    return 0 < float(changed_region(image, target).mean()) < 1
 
 
 def evaluate(model: ABPN, pairs: Iterable[Pair], lpips: Mapping[str, LPIPS] | None = None) -> dict[str, float]:
@@ -127,8 +150,8 @@ def measure(
 def summarise(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
     """The mean of every score of every method over the pairs it ran on.
 
-    ``better`` is the share of pairs whose PSNR inside beats identity's; ``lpips_<name>_better`` the share with an LPIPS
-    below identity's.
+    ``better`` is the share of pairs whose PSNR inside beats identity's by more than 0.001 dB; ``lpips_<name>_better``
+    the share with an LPIPS below identity's by more than 1e-6: less may be rounding.
     """
     untouched = {row.image: row.scores for row in rows if row.method == IDENTITY}
     means = {}
@@ -137,16 +160,16 @@ def summarise(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
         means[method] = {name: float(np.mean([row.scores[name] for row in own])) for name in own[0].scores}
         if method == IDENTITY:
             continue
-        for name, beaten, sign in _beating(own[0].scores):
-            wins = [sign * (row.scores[name] - untouched[row.image][name]) > 0 for row in own]
+        for name, beaten, sign, least in _beating(own[0].scores):
+            wins = [sign * (row.scores[name] - untouched[row.image][name]) > least for row in own]
             means[method][beaten] = float(np.mean(wins))
     return means
 
 
-def _beating(scores: Mapping[str, float]) -> list[tuple[str, str, int]]:
-    """Which score is compared with identity's, what its share is called, and whether more of it is better."""
-    return [("psnr_inside", "better", 1)] + [
-        (name, f"{name}_better", -1) for name in scores if name.startswith("lpips")
+def _beating(scores: Mapping[str, float]) -> list[tuple[str, str, int, float]]:
+    """Which score is compared with identity's, what its share is called, whether more is better, how much counts."""
+    return [("psnr_inside", "better", 1, 1e-3)] + [
+        (name, f"{name}_better", -1, 1e-6) for name in scores if name.startswith("lpips")
     ]
 
 

@@ -70,7 +70,7 @@ def usable(candidates: Iterable[_In], check: Callable[[_In], _Out], bad: Bad) ->
     if skipped:
         _log.warning("skipped %d of %d", skipped, skipped + len(kept))
         if not kept:
-            raise ValueError(f"nothing to train on: all {skipped} are bad")
+            raise ValueError(f"nothing is left: all {skipped} are bad")
     return kept
 
 

@@ -10,13 +10,15 @@ from torch.nn.functional import conv2d
 
 
 def psnr(result: Tensor, target: Tensor, region: Tensor | None = None) -> float:
-    """Peak signal-to-noise ratio in dB for a peak of 1, at most 100.
+    """Peak signal-to-noise ratio in dB for a peak of 1, at most 100; NaN where the error is not finite.
 
     Args:
         result, target: (N, 3, H, W) in [0, 1].
         region: (N, 1, H, W), 0 or 1; None for everywhere.
     """
     error = _mean((result - target).square(), region)
+    if not math.isfinite(error):
+        return math.nan
     return min(100.0, -10 * math.log10(max(error, 1e-12)))
 
 
@@ -44,7 +46,9 @@ def ssim(result: Tensor, target: Tensor) -> float:
 
 
 def intersection_over_union(mask: Tensor, truth: Tensor) -> float:
-    """Of two masks of one shape, both cut at 0.5; 1 where both are empty."""
+    """Of two masks of one shape, both cut at 0.5; 1 where both are empty, NaN where a mask is not finite."""
+    if not (mask.isfinite().all() and truth.isfinite().all()):
+        return math.nan
     found, wanted = mask > 0.5, truth > 0.5
     union = (wanted | found).sum()
     return float((wanted & found).sum() / union) if union else 1.0

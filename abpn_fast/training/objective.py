@@ -6,7 +6,6 @@ import dataclasses
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy
 
 from abpn_fast.reference import Retouched
 from abpn_fast.reference.blending import ConvBlend, PolynomialBlend
@@ -103,7 +102,7 @@ class Objective:
             if self.dice:
                 terms["dice"] = dice(mask, truth)
             if self.cross_entropy:
-                terms["cross_entropy"] = binary_cross_entropy(mask, truth, weight=self._weights(truth))
+                terms["cross_entropy"] = _cross_entropy(output.mask, truth, self._weights(truth))
         if self.perceptual and self.features is not None:
             terms["perceptual"] = self.features(output.low_res, targets[-1])
         if self.adversarial and adversary is not None:
@@ -116,3 +115,13 @@ class Objective:
 
     def _weights(self, region: Tensor) -> Tensor:
         return 1 + (self.region - 1) * region
+
+
+def _cross_entropy(mask: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
+    """Weighted, of probabilities that are kept off 0 and 1 by the least step of their dtype; NaN where the mask is.
+
+    Not torch's, which raises where the mask is NaN, on a GPU by ending the process.
+    """
+    limits = torch.finfo(mask.dtype)
+    mask = mask.to(truth.dtype).clamp(limits.tiny, 1 - limits.eps / 2)
+    return -(weight * (truth * mask.log() + (1 - truth) * (-mask).log1p())).mean()

@@ -14,7 +14,7 @@ from abpn_fast.training.files import Bad
 from abpn_fast.training.photos import SCHEDULE
 
 Recipe = Literal["synthetic", "paper"]
-_PAPER = {"recipe": "paper", "steps": None, "learning_rate": 5e-4, "warmup": 0, "every": 500}
+_PAPER = {"recipe": "paper", "steps": None, "learning_rate": 5e-4}
 # The paper says when the rate falls, not when training ends.
 _EPOCHS, _FALL = 150, 100
 
@@ -38,14 +38,19 @@ class Options:
         schedule: synthetic: the kinds of batches.
         learning_rate: of Adam. Synthetic: after ``warmup`` steps, falling along half a cosine; paper: a tenth after 100
             epochs.
-        warmup: steps until the full learning rate.
-        seed: of weights, crops and blemishes.
+        warmup: steps until the full learning rate; None for 200, paper: none, but a twentieth of all and at most 200
+            with ``start``, whose weights a full step of a fresh Adam would upset.
+        seed: of weights, crops and blemishes, 0 to 2^63 - 1.
         bf16: run convolutions in bfloat16; images, losses and weights stay float32.
         accelerator: of Lightning Fabric, ``"cpu"`` or ``"cuda"``.
-        every: steps between two measurements and checkpoints.
+        every: steps between two measurements and checkpoints; None for a tenth of all, at most 250, paper: 500.
         workers: processes that make batches.
-        averaging: decay of the averaged weights that are measured and exported.
+        averaging: decay of the averaged weights that are measured and exported; less in the first steps, (1 + n) /
+            (10 + n) after n of them.
         bad: ``"refuse"`` files that cannot be used, or ``"skip"`` and count them.
+
+    Raises:
+        ValueError: no such seed.
     """
 
     photos: Sequence[Path]
@@ -61,14 +66,18 @@ class Options:
     crop: bool = False
     schedule: Sequence[Crops] = SCHEDULE
     learning_rate: float = 2e-3
-    warmup: int = 200
+    warmup: int | None = None
     seed: int = 0
     bf16: bool = False
     accelerator: str = "cpu"
-    every: int = 250
+    every: int | None = None
     workers: int = 1
     averaging: float = 0.998
     bad: Bad = "refuse"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 1 << 63:
+            raise ValueError(f"seed must be from 0 to 2^63 - 1, got {self.seed}")
 
     @classmethod
     def paper(cls, pairs: Path, run: Path, **changes: Any) -> Options:
@@ -85,11 +94,22 @@ class Options:
         """The number of batches, given how many pairs there are."""
         return math.ceil(_EPOCHS * pairs / self.batch) if self.steps is None else self.steps
 
+    def interval(self, total: int) -> int:
+        """Steps between two checkpoints."""
+        most = 500 if self.recipe == "paper" else 250
+        return max(min(most, total // 10), 1) if self.every is None else self.every
+
     def rate(self, step: int, total: int, pairs: int) -> float:
         """The learning rate of a step, 1 to ``total``."""
-        if step <= self.warmup:
-            return self.learning_rate * step / self.warmup
+        warmup = self._warmup(total)
+        if step <= warmup:
+            return self.learning_rate * step / warmup
         if self.recipe == "paper":
             return self.learning_rate / (10 if (step - 1) * self.batch >= _FALL * pairs else 1)
-        done = (step - self.warmup) / max(total - self.warmup, 1)
+        done = (step - warmup) / max(total - warmup, 1)
         return self.learning_rate * (0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2)
+
+    def _warmup(self, total: int) -> int:
+        if self.warmup is not None or self.recipe == "synthetic":
+            return 200 if self.warmup is None else self.warmup
+        return min(total // 20, 200) if self.start is not None else 0

@@ -144,6 +144,19 @@ class HeldOutPairs(Sequence[Pair]):
         kind = Crops(levels, size, 1)
         self.batches = [PairedPhotos([pair], 1, 0, kind, flip=False) for pair in pairs]
 
+    def check(self, bad: Bad) -> None:
+        """Decode each once, so that a bad one is named or left out now.
+
+        Raises:
+            BadFile, ValueError: as for :func:`usable`.
+        """
+
+        def decoded(batches: PairedPhotos) -> PairedPhotos:
+            batches[0]
+            return batches
+
+        self.batches = usable(self.batches, decoded, bad)
+
     def __len__(self) -> int:
         return len(self.batches)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -34,8 +35,7 @@ class State:
         self.options, self.objective, self.step = options, objective, 0
         self.plain: ABPN = share_statistics(first_model(options), fabric.device)
         self.plain.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        averaging = get_ema_multi_avg_fn(options.averaging)  # type: ignore[no-untyped-call]
-        self.average = AveragedModel(self.plain, multi_avg_fn=averaging, use_buffers=True).to(fabric.device)
+        self.average = AveragedModel(self.plain, multi_avg_fn=self._average, use_buffers=True).to(fabric.device)
         self.adam = torch.optim.Adam(self.plain.parameters(), options.learning_rate)
         self.model, self.optimiser = fabric.setup(self.plain, self.adam)
         self.adversary = Adversary().to(fabric.device) if objective.adversarial else None
@@ -54,6 +54,11 @@ class State:
         """What a run must not change on the way."""
         config = json.loads(self.plain.config.to_json())
         return {"config": config, "recipe": self.options.recipe, "seed": self.options.seed, "batch": self.options.batch}
+
+    def _average(self, averages: Any, weights: Any, count: Tensor | int) -> None:
+        # Warmed up: a full decay would keep the untrained weights for a thousand steps.
+        decay = min(self.options.averaging, (1 + int(count)) / (10 + int(count)))
+        get_ema_multi_avg_fn(decay)(averages, weights, count)  # type: ignore[no-untyped-call]
 
     def save(self) -> None:
         """Write ``checkpoint.safetensors``."""

@@ -50,6 +50,9 @@ def train(
     data = prepare(options, (fabric.global_rank, fabric.world_size))
     options.run.mkdir(parents=True, exist_ok=True)
     state.resume()
+    if state.step and not fabric.global_rank:
+        # A run that was killed after its checkpoint may have left an older model, or none.
+        _export(state)
     if state.step < len(data.batches):
         if fabric.global_rank:
             _steps(fabric, state, data, None, report)
@@ -76,22 +79,27 @@ def _steps(
     fabric: Fabric, state: State, data: Data, logs: Logs | None, report: Callable[[dict[str, float]], None]
 ) -> None:
     options, total = state.options, len(data.batches)
-    since, done, sums, skipped = time.perf_counter(), 0, dict[str, float](), 0
+    every = options.interval(total)
+    since, done, sums, skipped, told = time.perf_counter(), 0, dict[str, float](), 0, set[str]()
     for batch in load(data.batches, state.step, options.workers):
         state.step += 1
         terms = optimise(fabric, state, batch, options.rate(state.step, total, data.epoch))
         for name, value in terms.items():
             sums[name] = sums.get(name, 0.0) + value
-        done, skipped = done + 1, skipped + batch.skipped
+        done, skipped = done + 1, skipped + len(batch.skipped)
+        for reason in dict.fromkeys(batch.skipped):
+            if reason not in told:
+                _log.warning("skipped: %s", reason)
+        told.update(batch.skipped)
         if logs is not None:
             logs.step(terms["loss"])
-        if state.step % options.every and state.step != total:
+        if state.step % every and state.step != total:
             continue
         line = {"step": state.step, "seconds_per_step": (time.perf_counter() - since) / done}
         line |= _mean(fabric, {name: value / done for name, value in sums.items()})
         if logs is not None:
             if skipped:
-                _log.warning("skipped %d files that cannot be read", skipped)
+                _log.warning("skipped %d times files that cannot be read", skipped)
             _measure(state, data, line, logs, report)
         fabric.barrier()
         since, done, sums, skipped = time.perf_counter(), 0, {}, 0
@@ -100,14 +108,20 @@ def _steps(
 def _measure(
     state: State, data: Data, line: dict[str, float], logs: Logs, report: Callable[[dict[str, float]], None]
 ) -> None:
-    averaged = cast(ABPN, state.average.module).eval()
-    line |= evaluate(averaged, data.validation)
-    # The log first: of a run that ends here, a line beyond the checkpoint is dropped when it goes on.
+    # First of all: what goes wrong below must not cost the steps.
+    state.save()
+    averaged = _export(state)
+    if data.validation:
+        line |= evaluate(averaged, data.validation)
     logs.measured(line)
     logs.pictures(averaged, data.validation, state.step)
     report(line)
-    state.save()
+
+
+def _export(state: State) -> ABPN:
+    averaged = cast(ABPN, state.average.module).eval()
     averaged.save_pretrained(state.options.run / "model")
+    return averaged
 
 
 def _mean(fabric: Fabric, values: dict[str, float]) -> dict[str, float]:

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from abpn_fast.training.classical import Method
-from abpn_fast.training.evaluate import evaluate, held_out, measure, named, summarise
+from abpn_fast.training.evaluate import Row, evaluate, held_out, measure, named, summarise
 from abpn_fast.training.metrics import absolute_error, intersection_over_union, psnr, ssim
 from abpn_fast.training.photos import Pair, find_photos, load_photos
 from abpn_fast.training.trainer import start_at_identity
@@ -82,6 +82,21 @@ def test_intersection_over_union() -> None:
     mask, truth = torch.tensor([0.9, 0.6, 0.4, 0.1]), torch.tensor([1.0, 0.0, 1.0, 0.0])
     assert intersection_over_union(mask, truth) == pytest.approx(1 / 3)
     assert intersection_over_union(truth, truth) == intersection_over_union(0 * truth, 0 * truth) == 1
+
+
+def test_what_is_not_finite_scores_nan() -> None:
+    result, target = images()
+    result[0, 0, 0, 0] = math.nan
+    assert math.isnan(psnr(result, target)) and math.isnan(psnr(result * math.inf, target))
+    assert math.isnan(intersection_over_union(result, target))
+
+
+@pytest.mark.parametrize(("gain", "better"), [(math.nan, 0), (5e-4, 0), (2e-3, 1)])
+def test_better_is_a_true_improvement(gain: float, better: float) -> None:
+    untouched = {"psnr_inside": 20.0, "lpips_x": 0.1}
+    model = {"psnr_inside": 20 + gain, "lpips_x": 0.1 - gain / 1e3}
+    means = summarise([Row("a", "model", model), Row("a", "identity", untouched)])
+    assert (means["model"]["better"], means["model"]["lpips_x_better"]) == (better, better)
 
 
 def pairs() -> list[Pair]:
@@ -174,6 +189,9 @@ def test_pairs_of_a_folder_have_names(tmp_path: Path) -> None:
     everything, all_names = named([tmp_path], size=64, every=True)
     assert len(everything) == 4 and sorted(all_names) == [str(tmp_path / "src" / f"{name}.png") for name in range(4)]
     assert len(measure(network(), everything, names=all_names)) == 8
+    cut = Path(all_names[1])
+    cut.write_bytes(cut.read_bytes()[:-300])
+    assert named([tmp_path], size=64, every=True, bad="skip")[1] == [all_names[0], *all_names[2:]]
     with pytest.raises(ValueError, match="pairs come from one folder, got 2"):
         named([tmp_path, tmp_path])
 
@@ -185,5 +203,8 @@ def test_held_out_crops_have_names(tmp_path: Path) -> None:
         )
     crops, names = named([tmp_path])
     assert names == [f"{tmp_path / file}, l = {levels}" for file in ("a.png", "b.png") for levels in (0, 1, 2)]
+    (tmp_path / "aa.png").write_bytes((tmp_path / "a.png").read_bytes()[:-300])
+    assert named([tmp_path], bad="skip")[1] == names
+    (tmp_path / "aa.png").unlink()
     again = held_out(load_photos(find_photos([tmp_path])))
     assert all(torch.equal(a.image, b.image) for a, b in zip(crops, again, strict=True))

@@ -132,7 +132,8 @@ def test_a_file_that_ends_early_is_met_while_training(tmp_path: Path) -> None:
     skipping = PairedPhotos(found, 3, 0, Crops(1, 32, 4), bad="skip")
     batches = list(load(skipping, 0, workers=0))
     # Once in every batch of four, and now and then in its place.
-    assert len(batches) == 3 and all(batch.skipped >= 1 for batch in batches)
+    assert len(batches) == 3 and all(batch.skipped for batch in batches)
+    assert "2.png" in batches[0].skipped[0]
 
 
 def found_in(folder: Path, count: int = 5) -> list[PairFiles]:

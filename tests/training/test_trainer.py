@@ -3,18 +3,25 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import logging
+import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from lightning_fabric import Fabric
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import abpn_fast
 from abpn_fast import ABPN, ABPNConfig
+from abpn_fast.training import trainer
+from abpn_fast.training.files import BadFile
 from abpn_fast.training.objective import Objective
+from abpn_fast.training.pairs import find_pairs
 from abpn_fast.training.starting import first_model, start_at_identity
+from abpn_fast.training.state import State
 from abpn_fast.training.trainer import Options, train
 from tests.reference.networks import WIDTHS, config, network, photo
 from tests.training.runs import (
@@ -48,7 +55,7 @@ def test_a_continued_run_equals_an_uninterrupted_one(given: Options, adversarial
     assert [line["step"] for line in log_of(broken)] == ["2", "4"]
     reported: list[float] = []
     continued = train(broken, objective, report=lambda line: reported.append(line["step"]))
-    assert reported == [4, 6]
+    assert reported == [6]
     assert log_of(broken) == log_of(given)
     first, second = state_of(given), state_of(broken)
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
@@ -111,14 +118,14 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_leaves_its_batch(given: Opti
     with pytest.raises(Killed):
         train(given, report=killed_at(4))
     before = (given.run / "checkpoint.safetensors").read_bytes()
-    with pytest.raises(FloatingPointError, match=r"became nan .* at step 3; its batch is in .*failed-batch-0"):
+    with pytest.raises(FloatingPointError, match=r"became nan .* at step 5; its batch is in .*failed-batch-0"):
         train(given, Objective(absolute=float("nan")), report=quiet)
     assert (given.run / "checkpoint.safetensors").read_bytes() == before
     failed = given.run / "failed-batch-0.safetensors"
     batch = load_file(failed)
     assert batch["image"].dtype == torch.uint8 and batch["image"].shape == batch["target"].shape
     with safe_open(failed, "pt") as file:
-        assert file.metadata()["step"] == "3"
+        assert file.metadata()["step"] == "5"
 
 
 def test_a_gradient_that_is_not_finite_ends_the_run(given: Options, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,6 +191,109 @@ def test_bad_photos_are_refused_or_skipped(given: Options, caplog: pytest.LogCap
     with caplog.at_level(logging.WARNING):
         train(dataclasses.replace(given, bad="skip"), report=quiet)
     assert "files that cannot be read" in caplog.text
+    assert caplog.text.count("bad.png cannot be read") == 1
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-300])
+
+
+def plain_pairs(folder: Path, **changes: Any) -> Options:
+    tiny = {"preset": ABPNConfig(encoder_widths=WIDTHS), "size": 64, "levels": 1, "batch": 2, "workers": 0}
+    pairs = folder / "pairs"
+    return Options.paper(pairs if pairs.is_dir() else write_pairs(pairs, 12), folder / "run", **{**tiny, **changes})
+
+
+def test_the_exported_model_is_trained_after_few_steps(given: Options) -> None:
+    """With a full decay from the first step on, 0.998^29 of the average would be the weights after step 1."""
+    torch.manual_seed(given.seed)
+    first = first_model(given).mask_branch.head.weight
+    trained = train(dataclasses.replace(given, steps=30, every=30, warmup=0), report=quiet).mask_branch.head.weight
+    last = state_of(given)["model.mask_branch.head.weight"]
+    assert (trained - last).norm() < 0.5 * (first - last).norm()
+
+
+def test_the_decay_warms_up(given: Options) -> None:
+    state = State(Fabric(accelerator="cpu", devices=1), given, Objective())
+    expected = state.plain.blend.j.detach().clone()
+    for count in range(5):
+        with torch.no_grad():
+            state.plain.blend.j += 1
+        state.average.update_parameters(state.plain)
+        decay = (1 + count) / (10 + count) if count else 0
+        expected = decay * expected + (1 - decay) * state.plain.blend.j
+        assert torch.allclose(state.average.module.blend.j, expected)
+
+
+def test_a_bad_validation_photo_is_refused_or_skipped(given: Options, caplog: pytest.LogCaptureFixture) -> None:
+    (given.validation[0] / "bad.png").write_bytes((given.validation[0] / "2.png").read_bytes())
+    cut(given.validation[0] / "bad.png")
+    with pytest.raises(ValueError, match=r"bad.png cannot be read"):
+        train(given, report=quiet)
+    train(dataclasses.replace(given, bad="skip", steps=1), report=quiet)
+    assert "bad.png cannot be read" in caplog.text and "skipped 1 of 3" in caplog.text
+
+
+def test_a_bad_kept_pair_is_refused_at_the_start_or_skipped(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    given = plain_pairs(tmp_path, steps=2)
+    path = write_pairs(tmp_path / "more", 12)
+    given = dataclasses.replace(given, photos=[path])
+    kept = find_pairs(path, seed=0).test
+    cut(kept[0].image)
+    with pytest.raises(ValueError, match=rf"{kept[0].image.name} cannot be read"):
+        train(given, Objective(), report=quiet)
+    with pytest.raises(ValueError, match="all 1 are bad"):
+        train(dataclasses.replace(given, bad="skip"), Objective(), report=quiet)
+    assert f"{kept[0].image.name} cannot be read" in caplog.text
+
+
+def test_what_goes_bad_later_costs_no_steps(given: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise BadFile("gone")
+
+    monkeypatch.setattr(trainer, "evaluate", fail)
+    with pytest.raises(BadFile):
+        train(given, report=quiet)
+    assert {"checkpoint.safetensors", "model"} <= {path.name for path in given.run.iterdir()}
+
+
+def test_where_nothing_differs_the_losses_are_logged_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    given = plain_pairs(tmp_path, steps=4, every=2)
+    for pair in find_pairs(given.photos[0]).test:
+        pair.image.write_bytes(pair.target.read_bytes())
+    lines: list[dict[str, float]] = []
+    train(given, Objective(), report=lines.append)
+    assert len(lines) == 2 and "loss" in lines[0] and "psnr" not in lines[0]
+    assert caplog.text.count("nothing is measured") == 1
+
+
+@pytest.mark.parametrize("left", ["stale", "none"])
+def test_a_rerun_repairs_the_exported_model(given: Options, left: str) -> None:
+    trained = train(given, report=quiet).state_dict()
+    weights = given.run / "model" / "model.safetensors"
+    if left == "none":
+        shutil.rmtree(given.run / "model")
+    else:
+        save_file({name: value + 1 for name, value in load_file(weights).items()}, weights)
+    train(given, report=lambda _: pytest.fail("nothing left to do"))
+    loaded = ABPN.from_pretrained(given.run / "model").state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in trained.items())
+
+
+def test_weights_that_give_nan_end_the_run_and_leave_the_batch(given: Options, tmp_path: Path) -> None:
+    broken = abpn_fast.accelerate(network())
+    with torch.no_grad():
+        broken.encoder.blocks[0][0].weight[0, 0, 0, 0] = float("nan")
+    broken.save_pretrained(tmp_path / "broken")
+    with pytest.raises(FloatingPointError, match=r"became nan"):
+        train(dataclasses.replace(given, preset=None, start=tmp_path / "broken"), report=quiet)
+    assert (given.run / "failed-batch-0.safetensors").exists()
 
 
 def test_pairs(tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,6 +317,26 @@ def test_start_at_identity(extra: dict[str, object]) -> None:
         assert torch.equal(output.low_res, output.pyramid[-1])
         assert (output.image - image).abs().max() < 1e-6
     assert all(not module.conv2.weight.any() for module in model.refining)
+
+
+def test_pairs_that_continue_weights_warm_up() -> None:
+    given = Options.paper(Path(), Path(), start="small", learning_rate=1.0)
+    assert [given.rate(step, 100, 99) for step in (1, 5, 6)] == pytest.approx([0.2, 1, 1])
+    assert given.rate(100, 10_000, 99_999) == 0.5
+    assert dataclasses.replace(given, warmup=0).rate(1, 100, 99) == 1
+
+
+def test_checkpoints_come_ten_times_a_run() -> None:
+    given = Options.paper(Path(), Path())
+    assert [given.interval(total) for total in (3, 207, 9000)] == [1, 20, 500]
+    assert Options([], [], Path()).interval(20_000) == 250
+    assert dataclasses.replace(given, every=7).interval(3) == 7
+
+
+@pytest.mark.parametrize("seed", [-1, 10**20])
+def test_a_seed_out_of_range_is_named(seed: int) -> None:
+    with pytest.raises(ValueError, match=rf"seed must be from 0 to 2\^63 - 1, got {seed}"):
+        Options([], [], Path(), seed=seed)
 
 
 def test_rate_of_the_synthetic_recipe() -> None:
