@@ -103,7 +103,11 @@ def write(
 
 
 def replace(path: Path, write_to: Callable[[Path], object]) -> None:
-    """Write ``path`` whole or not at all: ``write_to`` fills a file beside it, which then takes its name."""
+    """Write ``path`` whole or not at all: ``write_to`` fills a file beside it, which then takes its name.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
     partial = Path(name)
@@ -111,5 +115,7 @@ def replace(path: Path, write_to: Callable[[Path], object]) -> None:
         write_to(partial)
         partial.chmod(0o644)
         os.replace(partial, path)
+    except SafetensorError as error:
+        raise OSError(f"{path} cannot be written: {error}") from error
     finally:
         partial.unlink(missing_ok=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -19,6 +19,9 @@ def evaluate(
     size: Annotated[int, typer.Option(min=64, help="Pixels of a square that pairs are fitted into.")] = 1024,
     levels: Annotated[int, typer.Option(min=0, help="How often that square is halved.")] = 2,
     every: Annotated[bool, typer.Option("--all", help="Take all pairs, not only the part kept for the test.")] = False,
+    bad: Annotated[
+        Literal["refuse", "skip"], typer.Option(help="What to do with files that cannot be used.")
+    ] = "refuse",
     compare: Annotated[
         bool,
         typer.Option("--compare", help="Run median, bilateral filter and inpainting of OpenCV on the same images."),
@@ -35,11 +38,14 @@ def evaluate(
     LPIPS is measured as well once "fetch-vgg" has run.
     """
     with wrong_use():
+        for path in (json, csv):
+            if path and not path.parent.is_dir():
+                raise FileNotFoundError(f"no such folder: {path.parent}; {path} is to be written there")
         from abpn_fast.photo import load_model
         from abpn_fast.training import classical, report
         from abpn_fast.training.evaluate import measure, named, summarise
 
-        pairs, names = named(photos, size=size, levels=levels, every=every)
+        pairs, names = named(photos, size=size, levels=levels, every=every, bad=bad)
         methods = classical.methods() if compare else None
         rows = measure(load_model(model), pairs, names=names, methods=methods, lpips=lpips("alex", *["vgg"] * vgg))
         means = summarise(rows)

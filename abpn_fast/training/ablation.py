@@ -61,7 +61,7 @@ def ablate(
     """Train every variant in a folder of its own below ``options.run``, then measure them on the same crops.
 
     A variant that is stopped goes on from its last checkpoint, one that is finished is only measured. The results are
-    written to ``ablation.json`` and ``ablation.md`` in ``options.run`` after each variant.
+    written to ``ablation.json`` and ``ablation.md`` in ``options.run`` after each variant, beside those that are there.
 
     Args:
         options: of each run; preset and run are replaced, the rest is the same for all.
@@ -71,24 +71,40 @@ def ablate(
         report: called with the name of the variant and each line of its log.
 
     Returns:
-        Mean scores by variant, ``identity`` first.
+        Mean scores by variant, ``identity`` first, those of earlier calls included.
 
     Raises:
-        ValueError: no such variant.
+        ValueError: no such variant, or the folder was begun with other steps, seed or model.
         FileNotFoundError: a folder is missing or empty.
     """
     unknown = sorted(set(names) - VARIANTS.keys())
     if unknown:
         raise ValueError(f"variants must be of {', '.join(VARIANTS)}, got {', '.join(unknown)}")
     photos = load_photos(find_photos(options.validation))
-    found: dict[str, dict[str, float]] = {}
+    _begin(options, config)
+    path = options.run / "ablation.json"
+    found: dict[str, dict[str, float]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     for name in names:
         changed = dataclasses.replace(config, **VARIANTS[name])
         run = dataclasses.replace(options, preset=changed, run=options.run / name)
         model = trainer.train(run, _OBJECTIVE, report=functools.partial(report, name))
         found |= score(name, model, photos, lpips)
+        found = {name: found[name] for name in (IDENTITY, *VARIANTS) if name in found}
         write(options.run, found)
     return found
+
+
+def _begin(options: trainer.Options, config: ABPNConfig) -> None:
+    """Note what all rows of a table must have in common, or compare it."""
+    facts = {"steps": options.steps, "seed": options.seed, "config": json.loads(config.to_json())}
+    path = options.run / "options.json"
+    if path.exists():
+        begun = json.loads(path.read_text(encoding="utf-8"))
+        for name, value in facts.items():
+            if begun[name] != value:
+                raise ValueError(f"{options.run} was begun with {name} {begun[name]}, not {value}; use another folder")
+    options.run.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(facts) + "\n", encoding="utf-8")
 
 
 def score(
@@ -125,7 +141,10 @@ def table(found: Mapping[str, Mapping[str, float]]) -> str:
             parts = [yes[config.mask_branch], config.attention, config.blend, yes[config.refining]]
         row = [name, *parts, *(f"{scores[key]:.2f}" for key in ("psnr", "psnr_inside", "psnr_outside"))]
         row += [_difference(scores["psnr_inside"], full.get("psnr_inside")), f"{scores['ssim']:.4f}"]
-        row += [f"{scores['mask_iou']:.3f}" if "mask_iou" in scores else "", *(f"{scores[d]:.4f}" for d in distances)]
+        row += [
+            f"{scores['mask_iou']:.3f}" if "mask_iou" in scores else "",
+            *(f"{scores[d]:.4f}" if d in scores else "" for d in distances),
+        ]
         paper = PAPER.get(name)
         row += ["", ""] if paper is None else [f"{paper:.2f}", _difference(paper, PAPER["full"])]
         lines.append(row)

@@ -61,6 +61,12 @@ def _photos(options: Options, part: tuple[int, int]) -> Data:
 def _pairs(options: Options, part: tuple[int, int]) -> Data:
     if len(options.photos) != 1:
         raise ValueError(f"the paper's recipe takes one folder of pairs, got {len(options.photos)}")
+    thumbnail = -(-options.size // 2**options.levels)
+    if options.batch == 1 and thumbnail <= 64:
+        raise ValueError(
+            f"a batch of 1 with a thumbnail of {thumbnail} pixels leaves batch norm a single value of each channel; "
+            "give a larger batch or size, or fewer levels"
+        )
     split = find_pairs(options.photos[0], bad=options.bad)
     if not split.train or not split.validation:
         found = f"{len(split.train)} pairs for training, {len(split.validation)} to measure on"

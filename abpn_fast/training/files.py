@@ -95,11 +95,17 @@ def decode(path: Path, size: tuple[int, int] | None = None, *, draft: bool = Tru
     Raises:
         BadFile: it cannot be read to its end.
     """
+    # Opened apart: Pillow keeps what a look at the orientation finds before the pixels, and finds no later one.
+    upright = upright_size(path)
     try:
         with Image.open(path) as file:
+            turned = file.size != upright
             if draft and size is not None:
-                file.draft("RGB", size[::-1] if _turned(file) else size)
-            photo = ImageOps.exif_transpose(file).convert("RGB")
+                file.draft("RGB", size[::-1] if turned else size)
+            promised = file.size[::-1] if turned else file.size
+            photo = _rgb(ImageOps.exif_transpose(file))
+        if photo.size != promised:
+            raise ValueError(f"its pixels are {photo.size} and its header says {promised}; save it anew, upright")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise BadFile(_named(path, error)) from error
     if size is not None and photo.size != size:
@@ -173,7 +179,22 @@ class _Cache:
 _cache = _Cache(_CACHE)
 
 
+def _rgb(photo: Image.Image) -> Image.Image:
+    """Pillow's own conversion cuts grey levels above 255 off."""
+    if photo.mode == "F":
+        raise ValueError("its grey levels are floating-point numbers; save it with 8 or 16 bits")
+    if photo.mode.startswith("I"):
+        levels = np.asarray(photo).astype(np.int64)
+        if levels.min() < 0 or levels.max() > 65535:
+            raise ValueError("its grey levels are not within 0 and 65535; save it with 8 or 16 bits")
+        photo = Image.fromarray(((levels + 128) // 257).astype(np.uint8))
+    return photo.convert("RGB")
+
+
 def _turned(file: Image.Image) -> bool:
+    # Pillow turns a TIFF on its own, size and pixels.
+    if file.format == "TIFF":
+        return False
     # Not PNG's own getexif, which decodes the whole file to look behind the pixels.
     return Image.Image.getexif(file).get(_ORIENTATION, 1) in (5, 6, 7, 8)
 

@@ -39,7 +39,7 @@ class LPIPS(nn.Module):
             ValueError: the file is damaged, or came from torchvision, which has no heads.
         """
         weights = load_weights(name)
-        if "lpips.0" not in weights:
+        if not all(f"lpips.{index}" in weights for index in range(5)):
             raise ValueError(f"{cached(name)} has no LPIPS heads; run abpn-fast fetch-vgg without --torchvision")
         return cls(load_features(name), [weights[f"lpips.{index}"] for index in range(5)])
 

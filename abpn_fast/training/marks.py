@@ -84,11 +84,14 @@ class Disc(NamedTuple):
 
 
 def disc(scene: Scene, radius: float, edge: float, roughness: float = 0.15) -> Disc:
-    """An irregular soft disc somewhere in the scene; ``edge`` is the width of its rim in radii."""
+    """An irregular soft disc somewhere in the scene, cut at its edge; ``edge`` is the width of its rim in radii."""
     rng = scene.rng
     y, x = scene.place()
     half = int(np.ceil(radius * (1.6 + edge) + 1))
-    dy, dx = np.mgrid[-half : half + 1, -half : half + 1].astype(np.float32)
+    height, width = scene.photo.shape[:2]
+    top, left = max(int(y) - half, 0), max(int(x) - half, 0)
+    bottom, right = min(int(y) + half + 1, height), min(int(x) + half + 1, width)
+    dy, dx = np.mgrid[top - int(y) : bottom - int(y), left - int(x) : right - int(x)].astype(np.float32)
     dy, dx = (dy - np.float32(y - int(y))) / radius, (dx - np.float32(x - int(x))) / radius
     turn, stretch = rng.uniform(0, np.pi), np.exp(rng.normal(0, 0.25))
     along = (np.cos(turn) * dx + np.sin(turn) * dy) * stretch
@@ -102,7 +105,7 @@ def disc(scene: Scene, radius: float, edge: float, roughness: float = 0.15) -> D
     # A pixel is an average over its area: nothing is sharper than about one of them.
     softness = max(edge, 0.7 / radius)
     alpha = 1 / (1 + np.exp(np.clip((distance - 1) / (0.25 * softness), -30, 30)))
-    return Disc(alpha.astype(np.float32), distance.astype(np.float32), dy, dx, int(y) - half, int(x) - half)
+    return Disc(alpha.astype(np.float32), distance.astype(np.float32), dy, dx, top, left)
 
 
 class Stroke(NamedTuple):

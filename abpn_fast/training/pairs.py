@@ -12,6 +12,8 @@ their extension:
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -54,7 +56,8 @@ def find_pairs(folder: Path, *, seed: int = 0, bad: Bad = "refuse") -> Split:
     Args:
         folder: in one of the layouts above.
         seed: of the division where the layout has none of its own: 500 of 3 022, as in the paper, at least one, are for
-            the test, and for validation too.
+            the test, and for validation too. They are those of the least hashes of seed and name: a pair more or less
+            moves one other at most.
         bad: ``"refuse"``, or ``"skip"`` a photo without a target, a target without a photo, unequal sizes and files
             whose header cannot be read.
 
@@ -91,7 +94,7 @@ class PairedPhotos(Batches):
         steps, seed, more: as for :class:`Batches`.
         kind: of every batch.
         crop: take random crops of a random halving of the photo. Otherwise, as in the paper, photos are resized to the
-            size along their longer side, and padded to the right or below with their last column or row.
+            size along their longer side, and padded to the right or below with the target's last column or row.
         flip: mirror every other pair.
     """
 
@@ -174,25 +177,30 @@ def _pairs(folder: Path, names: tuple[str, str], bad: Bad) -> list[PairFiles]:
 
     def check(name: Path) -> PairFiles:
         if name not in targets:
-            raise BadFile(f"{images[name]} has no target in {folder / names[1]}")
+            raise BadFile(f"{images[name][0]} has no target in {folder / names[1]}")
         if name not in images:
-            raise BadFile(f"{targets[name]} has no photo in {folder / names[0]}")
-        size, other = upright_size(images[name]), upright_size(targets[name])
+            raise BadFile(f"{targets[name][0]} has no photo in {folder / names[0]}")
+        for files in (images[name], targets[name]):
+            if len(files) > 1:
+                raise BadFile(f"{files[0]} and {files[1]} are named alike; keep one of them")
+        (image,), (target,) = images[name], targets[name]
+        size, other = upright_size(image), upright_size(target)
         if size != other:
-            raise BadFile(f"{images[name]} is {size[0]} x {size[1]} and its target {other[0]} x {other[1]}")
-        return PairFiles(images[name], targets[name], size)
+            raise BadFile(f"{image} is {size[0]} x {size[1]} and its target {other[0]} x {other[1]}")
+        return PairFiles(image, target, size)
 
     return usable(sorted(images.keys() | targets.keys()), check, bad)
 
 
-def _by_name(folder: Path, *, numbered: bool) -> dict[Path, Path]:
+def _by_name(folder: Path, *, numbered: bool) -> dict[Path, list[Path]]:
+    """The files of each name; more than one is a mistake."""
     if not folder.is_dir():
         raise FileNotFoundError(f"no such folder: {folder}")
-    found = images_below(folder)
-    if numbered:
-        named = {Path(path.stem): path for path in found if path.stem.isdigit()}
-    else:
-        named = {path.relative_to(folder).with_suffix(""): path for path in found}
+    named: dict[Path, list[Path]] = {}
+    for path in images_below(folder):
+        if not numbered or path.stem.isdigit():
+            name = Path(path.stem) if numbered else path.relative_to(folder).with_suffix("")
+            named.setdefault(name, []).append(path)
     if not named:
         raise FileNotFoundError(f"no photo in {folder}")
     return named
@@ -201,9 +209,14 @@ def _by_name(folder: Path, *, numbered: bool) -> dict[Path, Path]:
 def _by_seed(pairs: list[PairFiles], folder: Path, seed: int) -> Split:
     if len(pairs) < 2:
         raise ValueError(f"{folder} has {len(pairs)} pair; it takes two, one of them to measure on")
-    held_out = set(np.random.default_rng(seed).permutation(len(pairs))[: max(len(pairs) * 500 // 3022, 1)].tolist())
-    test = [pair for index, pair in enumerate(pairs) if index in held_out]
-    return Split([pair for index, pair in enumerate(pairs) if index not in held_out], test, test)
+
+    def hashed(pair: PairFiles) -> bytes:
+        name = Path(os.path.relpath(pair.image, folder)).with_suffix("").as_posix()
+        return hashlib.sha256(f"{seed} {name}".encode()).digest()
+
+    held_out = set(sorted(pairs, key=hashed)[: max(len(pairs) * 500 // 3022, 1)])
+    test = [pair for pair in pairs if pair in held_out]
+    return Split([pair for pair in pairs if pair not in held_out], test, test)
 
 
 def _by_number(pairs: list[PairFiles]) -> Split:
@@ -223,8 +236,7 @@ def _both(pair: PairFiles, size: tuple[int, int]) -> tuple[Pixels, Pixels]:
 def _whole(pair: PairFiles, size: int) -> tuple[Pixels, Pixels]:
     width, height = pair.size
     fitted = (max(round(width * size / max(pair.size)), 1), max(round(height * size / max(pair.size)), 1))
-    image, target = (_padded(pixels, size, "edge") for pixels in _both(pair, fitted))
-    return image, target
+    return _padded(*_both(pair, fitted), size, "edge")
 
 
 def _cut(pair: PairFiles, rng: np.random.Generator, size: int) -> tuple[Pixels, Pixels]:
@@ -232,13 +244,14 @@ def _cut(pair: PairFiles, rng: np.random.Generator, size: int) -> tuple[Pixels, 
     factor = 2 ** int(rng.integers(halvings + 1))
     width, height = (-(-side // factor) for side in pair.size)
     top, left = (int(rng.integers(max(side - size, 0) + 1)) for side in (height, width))
-    image, target = (
-        _padded(pixels[top : top + size, left : left + size], size, "symmetric")
-        for pixels in _both(pair, (width, height))
-    )
-    return image, target
+    image, target = (pixels[top : top + size, left : left + size] for pixels in _both(pair, (width, height)))
+    return _padded(image, target, size, "symmetric")
 
 
-def _padded(pixels: Pixels, size: int, mode: Any) -> Pixels:
-    missing = [(0, size - pixels.shape[0]), (0, size - pixels.shape[1]), (0, 0)]
-    return np.pad(pixels, missing, mode=mode) if any(right for _, right in missing) else pixels
+def _padded(image: Pixels, target: Pixels, size: int, mode: Any) -> tuple[Pixels, Pixels]:
+    """Both padded by the target's pixels: a blemish at the edge would be repeated all over the padding."""
+    height, width = target.shape[:2]
+    padded = np.pad(target, [(0, size - height), (0, size - width), (0, 0)], mode=mode)
+    damaged = padded.copy()
+    damaged[:height, :width] = image
+    return damaged, padded

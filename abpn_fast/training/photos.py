@@ -25,7 +25,7 @@ class BlemishedCrops(Batches):
     Args:
         photos: from :func:`load_photos`, or each a list of (H, W, 3) arrays, halved from one to the next.
         steps, seed, more: as for :class:`Batches`.
-        schedule: the kinds of batches to draw from.
+        schedule: the kinds of batches to draw from, alike often where there are more than six.
     """
 
     def __init__(
@@ -37,7 +37,8 @@ class BlemishedCrops(Batches):
         **more: Any,
     ) -> None:
         self.photos, self.schedule = photos, schedule
-        self.shares = np.array(_SHARES[: len(schedule)]) / sum(_SHARES[: len(schedule)])
+        shares = _SHARES[: len(schedule)] if len(schedule) <= len(_SHARES) else (1.0,) * len(schedule)
+        self.shares = np.array(shares) / sum(shares)
         super().__init__(steps, seed, **more)
 
     def kinds(self) -> list[Crops]:

@@ -36,6 +36,9 @@ def save(path: Path, state: Mapping[str, nn.Module | Optimizer], facts: Mapping[
         "groups": json.dumps(groups),
         "crc32": str(_checksum(tensors)),
     }
+    # Of runs that were killed while they wrote.
+    for left in path.parent.glob(f".{path.name}.*"):
+        left.unlink()
     replace(path, lambda partial: save_file(tensors, partial, metadata=header))
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -50,6 +51,25 @@ def test_a_finished_variant_is_only_measured(options: Options) -> None:
     first = ablate(options, config(), names=["full", "blend-rgb"])
     again = ablate(options, config(), names=["full", "blend-rgb"], report=lambda *_: pytest.fail("trained again"))
     assert again == first
+
+
+def test_rows_of_other_variants_are_kept(options: Options) -> None:
+    first = ablate(options, config(), names=["blend-rgb"])
+    both = ablate(options, config(), names=["full"])
+    assert list(both) == ["identity", "full", "blend-rgb"] and both["blend-rgb"] == first["blend-rgb"]
+    assert json.loads((options.run / "ablation.json").read_text()) == both
+
+
+@pytest.mark.parametrize(("name", "value"), [("steps", 3), ("seed", 1)])
+def test_other_options_are_refused(options: Options, monkeypatch: pytest.MonkeyPatch, name: str, value: int) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise InterruptedError
+
+    monkeypatch.setattr(trainer, "train", stop)
+    with pytest.raises(InterruptedError):
+        ablate(options, config(), names=["full"])
+    with pytest.raises(ValueError, match=rf"run was begun with {name} \d, not {value}; use another folder"):
+        ablate(dataclasses.replace(options, **{name: value}), config(), names=["blend-rgb"])
 
 
 def test_each_variant_differs_in_one_option_and_all_else_is_equal(

@@ -131,6 +131,16 @@ def test_relief_in_one_picture_has_one_light(kind: str) -> None:
     assert np.corrcoef(one[flanks], other[flanks])[0, 1] < 0
 
 
+def test_a_disc_is_cut_at_the_edge_of_the_photo() -> None:
+    """The pixels are those of the whole disc, and nothing is kept for those outside."""
+    whole, cut = disc(scene(3, size=201), 40, 0.2), disc(scene(3, size=61), 40, 0.2)
+    assert (cut.top, cut.left, cut.alpha.shape) == (0, 0, (61, 61))
+    inside = slice(100 - 30 - whole.top, 100 + 31 - whole.top)
+    for name in ("alpha", "distance", "dy", "dx"):
+        assert np.array_equal(getattr(cut, name), getattr(whole, name)[inside, inside]), name
+    assert disc(scene(size=64), 2000, 0.2).alpha.nbytes < 1e5
+
+
 def test_a_disc_is_where_and_as_large_as_it_is_told() -> None:
     mark = disc(scene(), radius=10, edge=0.2, roughness=0.0)
     assert mark.top + mark.alpha.shape[0] // 2 == 50 and mark.left + mark.alpha.shape[1] // 2 == 50

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from abpn_fast.training import features, fetch
@@ -76,6 +77,17 @@ def test_what_is_there_is_not_fetched_again(archive: Path, monkeypatch: pytest.M
     fetch.fetch(archive)
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("nothing to download"))
     assert fetch.fetch() == [cached(name) for name in NAMES]
+
+
+@pytest.mark.parametrize("spoil", ["cut", "headless"])
+def test_what_is_damaged_is_fetched_again(archive: Path, monkeypatch: pytest.MonkeyPatch, spoil: str) -> None:
+    whole = [path.read_bytes() for path in fetch.fetch(archive)]
+    if spoil == "cut":
+        cached("vgg16").write_bytes(cut(whole[0]))
+    else:
+        save_file({f"features.{name}": value for name, value in tiny().features.state_dict().items()}, cached("vgg16"))
+    monkeypatch.setattr(fetch, "_download", lambda folder: archive)
+    assert [path.read_bytes() for path in fetch.fetch()] == whole
 
 
 def cut(data: bytes) -> bytes:

@@ -21,7 +21,7 @@ from abpn_fast.training.losses import (
     target_pyramid,
     total_variation,
 )
-from abpn_fast.training.objective import Objective
+from abpn_fast.training.objective import Objective, _cross_entropy
 from tests import formulas
 from tests.reference.networks import config, photo
 
@@ -122,6 +122,24 @@ def test_objective() -> None:
     assert 0 < terms["dice"].item() < 1 and terms["cross_entropy"].item() > 0
     weights = {"mse": 1, "absolute": 2, "dice": 3, "cross_entropy": 4, "total_variation": 5}
     assert objective.total(terms).item() == pytest.approx(sum(w * terms[name].item() for name, w in weights.items()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_cross_entropy_of_a_saturated_mask(dtype: torch.dtype) -> None:
+    """Torch's but for probabilities of 0 and 1, whose loss is that of the next number."""
+    mask = torch.tensor([0.2, 0.7, 1.0, 1.0], dtype=dtype)
+    truth, weight = torch.tensor([0.0, 1.0, 1.0, 0.0]), torch.tensor([1.0, 2.0, 1.0, 0.0])
+    wanted = torch.nn.functional.binary_cross_entropy(mask.float(), truth, weight=weight)
+    assert _cross_entropy(mask, truth, weight).item() == pytest.approx(wanted.item(), abs=torch.finfo(dtype).eps / 2)
+    wrong = _cross_entropy(mask[3:], truth[3:], torch.ones(1)).item()
+    assert wrong == pytest.approx(-np.log(torch.finfo(dtype).eps / 2), rel=1e-3)
+    assert _cross_entropy(mask * float("nan"), truth, weight).isnan()
+
+
+def test_total_variation_of_one_pixel_is_nothing() -> None:
+    assert total_variation([torch.rand(1, 3, 1, 1)]) == 0
+    layer = torch.rand(1, 3, 1, 9)
+    assert total_variation([layer]) == layer.diff(dim=-1).abs().mean()
 
 
 def test_objective_without_a_mask_branch() -> None:

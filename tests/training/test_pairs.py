@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import logging
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,6 +47,24 @@ def test_the_share_of_the_paper(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     split = find_pairs(tmp_path)
     assert is_paired(tmp_path) and (len(split.train), len(split.test)) == (2522, 500)
     assert not {*split.train} & {*split.test}
+
+
+def test_a_pair_more_moves_one_other_at_most(tmp_path: Path) -> None:
+    write_pairs(tmp_path, 24)
+    before = {*names(find_pairs(tmp_path).test)}
+    for folder in ("src", "gt"):
+        save(tmp_path / folder / "-1.png")
+    after = {*names(find_pairs(tmp_path).test)}
+    assert len((before ^ after) - {"-1"}) <= 1
+
+
+def test_files_that_are_named_alike_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_pairs(tmp_path)
+    save(tmp_path / "src" / "1.jpg")
+    with pytest.raises(BadFile, match=r"src/1.jpg and .*src/1.png are named alike"):
+        find_pairs(tmp_path)
+    split = find_pairs(tmp_path, bad="skip")
+    assert sorted(names(split.train) + names(split.test)) == ["0", "2", "3"] and "named alike" in caplog.text
 
 
 def test_folders_that_are_divided_already(tmp_path: Path) -> None:
@@ -186,6 +206,19 @@ def test_whole_photos_are_fitted_and_padded(tmp_path: Path) -> None:
     assert np.abs(batch.target[0, :, :40].permute(1, 2, 0).numpy().astype(int) - small).max() <= 3
 
 
+@pytest.mark.parametrize("crop", [False, True])
+def test_a_blemish_at_the_edge_stays_out_of_the_padding(tmp_path: Path, crop: bool) -> None:
+    for name, level in (("src", 0), ("gt", 200)):
+        pixels = smooth(0, 40, 80).copy()
+        pixels[-8:, 20:40] = level
+        (tmp_path / name).mkdir()
+        Image.fromarray(pixels).save(tmp_path / name / "a.png")
+    pair = PairFiles(tmp_path / "src" / "a.png", tmp_path / "gt" / "a.png", (80, 40))
+    batch = PairedPhotos([pair], 1, 0, Crops(0, 80, 1), crop=crop, flip=False)[0]
+    assert torch.equal(batch.image[:, :, 40:], batch.target[:, :, 40:])
+    assert not torch.equal(batch.image[:, :, 32:40], batch.target[:, :, 32:40])
+
+
 def test_held_out_pairs_are_spread_and_fixed(tmp_path: Path) -> None:
     found = found_in(tmp_path, 9)
     held = HeldOutPairs(found, 1, 32, most=4)
@@ -205,10 +238,41 @@ def test_both_are_halved_by_the_decoder_or_neither(
     assert len(calls) == drafted
 
 
-def test_orientation_counts(tmp_path: Path) -> None:
+def test_an_orientation_behind_the_pixels_is_refused(tmp_path: Path) -> None:
     turned = Image.Exif()
     turned[0x0112] = 6
-    path = save(tmp_path / "a.jpg", 0, 80, 96, exif=turned, quality=95)
+    exif = turned.tobytes().removeprefix(b"Exif\0\0")
+    chunk = struct.pack(">I", len(exif)) + b"eXIf" + exif + struct.pack(">I", zlib.crc32(b"eXIf" + exif))
+    path = save(tmp_path / "a.png", 0, 80, 96)
+    data = path.read_bytes()
+    path.write_bytes(data[:-12] + chunk + data[-12:])
+    with pytest.raises(
+        BadFile, match=r"a.png cannot be read: its pixels are \(80, 96\) and its header says \(96, 80\)"
+    ):
+        files.decode(path, files.upright_size(path))
+
+
+@pytest.mark.parametrize(("extension", "kind"), [("png", np.uint16), ("tif", np.uint16), ("tif", np.int32)])
+def test_sixteen_bits_are_scaled(tmp_path: Path, extension: str, kind: type) -> None:
+    grey = np.arange(0, 65536, 64).reshape(32, 32)
+    path = tmp_path / f"a.{extension}"
+    Image.fromarray(grey.astype(kind)).save(path)
+    assert np.array_equal(files.decode(path), np.rint(grey / 257).astype(np.uint8)[..., None].repeat(3, 2))
+
+
+@pytest.mark.parametrize(("value", "reason"), [(0.5, "floating-point"), (70_000, "not within 0 and 65535")])
+def test_other_grey_levels_are_refused(tmp_path: Path, value: float, reason: str) -> None:
+    kind = np.float32 if value < 1 else np.int32
+    Image.fromarray(np.full((8, 8), value, kind)).save(tmp_path / "a.tif")
+    with pytest.raises(BadFile, match=rf"a.tif cannot be read: .*{reason}"):
+        files.decode(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("extension", ["jpg", "tif", "png", "webp"])
+def test_orientation_counts(tmp_path: Path, extension: str) -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    path = save(tmp_path / f"a.{extension}", 0, 80, 96, exif=turned, quality=95)
     assert files.upright_size(path) == (80, 96)
     assert files.decode(path).shape == (96, 80, 3)
     half = files.decode(path, (20, 24))

@@ -92,6 +92,12 @@ def test_batches() -> None:
     assert seen == kinds and len(data) == 50
 
 
+@pytest.mark.parametrize("kinds", [1, 3, 7])
+def test_any_number_of_kinds(kinds: int) -> None:
+    data = BlemishedCrops([[noise(70, 90)]], 2, 0, SCHEDULE[:1] * kinds)
+    assert len(data.shares) == kinds and data.shares.sum() == pytest.approx(1) and data[0].levels == 0
+
+
 def test_only_blemishes_tell_image_and_target_apart() -> None:
     parts = []
     for n in range(len(data := crops())):

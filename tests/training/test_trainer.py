@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 import torch
 from lightning_fabric import Fabric
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 import abpn_fast
 from abpn_fast import ABPN, ABPNConfig
-from abpn_fast.training import trainer
+from abpn_fast.training import saving, trainer
+from abpn_fast.training.data import prepare
 from abpn_fast.training.files import BadFile
 from abpn_fast.training.objective import Objective
 from abpn_fast.training.pairs import find_pairs
@@ -192,6 +193,29 @@ def test_bad_photos_are_refused_or_skipped(given: Options, caplog: pytest.LogCap
         train(dataclasses.replace(given, bad="skip"), report=quiet)
     assert "files that cannot be read" in caplog.text
     assert caplog.text.count("bad.png cannot be read") == 1
+
+
+def test_a_save_names_its_file_and_sweeps_up(given: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+    given.run.mkdir()
+    path, left = given.run / "checkpoint.safetensors", given.run / ".checkpoint.safetensors.abc"
+    left.touch()
+    saving.save(path, {}, {})
+    assert path.exists() and not left.exists()
+
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr(saving, "save_file", full)
+    with pytest.raises(OSError, match=r"checkpoint.safetensors cannot be written: No space left"):
+        saving.save(path, {}, {})
+    assert [each.name for each in given.run.iterdir()] == [path.name]
+
+
+def test_wrong_use_of_pairs_and_photos_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"a batch of 1 with a thumbnail of 64 pixels .* give a larger batch"):
+        prepare(plain_pairs(tmp_path, batch=1, levels=0))
+    with pytest.raises(FileNotFoundError, match=r"no such folder: mistyped"):
+        prepare(Options([Path("mistyped")], [], tmp_path, batch=2))
 
 
 def cut(path: Path) -> None:
