@@ -32,11 +32,15 @@ def train(
     levels: Annotated[int | None, typer.Option(min=0, help="How often that square is halved.")] = None,
     crop: Annotated[bool, typer.Option("--crop", help="Take random crops of pairs instead of whole photos.")] = False,
     learning_rate: Annotated[float | None, typer.Option(help="Of Adam, at its highest.")] = None,
-    warmup: Annotated[int | None, typer.Option(min=0, help="Steps until the full learning rate.")] = None,
+    warmup: Annotated[
+        int | None, typer.Option(min=0, help="Steps until the full learning rate; default: the recipe's.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, crops and blemishes.")] = None,
     bf16: Annotated[bool, typer.Option("--bf16", help="Run convolutions in bfloat16.")] = False,
     accelerator: Annotated[Literal["cpu", "cuda"] | None, typer.Option(help="What to train on; default: cpu.")] = None,
-    every: Annotated[int | None, typer.Option(min=1, help="Steps between two measurements and checkpoints.")] = None,
+    every: Annotated[
+        int | None, typer.Option(min=1, help="Steps between two measurements and checkpoints; default: a tenth.")
+    ] = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that make batches.")] = None,
     averaging: Annotated[float | None, typer.Option(min=0, max=1, help="Decay of the averaged weights.")] = None,
     bad: Annotated[

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import pickle
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from abpn_fast.checkpoint import replace
 from abpn_fast.training.features import NAMES, Features, Name, alexnet, cached, vgg16
 from abpn_fast.training.lpips import available
 
@@ -144,12 +144,4 @@ class _Arrays(pickle.Unpickler):
 def _store(state: dict[str, Tensor], path: Path) -> None:
     """Write the file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    partial = Path(name)
-    try:
-        save_file(state, partial)
-        partial.chmod(0o644)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    replace(path, lambda partial: save_file(state, partial))

@@ -99,7 +99,7 @@ def _steps(
         line |= _mean(fabric, {name: value / done for name, value in sums.items()})
         if logs is not None:
             if skipped:
-                _log.warning("skipped %d times files that cannot be read", skipped)
+                _log.warning("met files that cannot be read %d times since the last line", skipped)
             _measure(state, data, line, logs, report)
         fabric.barrier()
         since, done, sums, skipped = time.perf_counter(), 0, {}, 0

@@ -4,6 +4,9 @@ import csv
 import json
 from pathlib import Path
 
+from typer.testing import CliRunner
+
+from abpn_fast.cli import app
 from abpn_fast.training import report
 from abpn_fast.training.evaluate import Row, summarise
 
@@ -42,6 +45,13 @@ def test_each() -> None:
     head, first, second = (line.split() for line in report.each(ROWS).splitlines())
     assert head == ["psnr_inside", "model", "identity", "median"]
     assert first == ["a", "30.000", "20.000", "10.000"] and second == ["b", "31.000", "25.000"]
+
+
+def test_a_file_that_cannot_be_written_is_named_before_anything_is_measured(tmp_path: Path) -> None:
+    path = tmp_path / "absent" / "scores.json"
+    result = CliRunner().invoke(app, ["evaluate", str(tmp_path), "--json", str(path)])
+    assert result.exit_code == 2
+    assert f"no such folder: {path.parent}; {path} is to be written there" in result.stderr
 
 
 def test_files(tmp_path: Path) -> None:
