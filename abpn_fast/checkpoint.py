@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 
@@ -108,12 +108,9 @@ def replace(path: Path, write_to: Callable[[Path], object]) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    partial = Path(name)
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         write_to(partial)
-        partial.chmod(0o644)
         os.replace(partial, path)
     except SafetensorError as error:
         raise OSError(f"{path} cannot be written: {error}") from error
