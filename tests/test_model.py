@@ -40,7 +40,7 @@ def test_equals_the_reference_bit_for_bit_on_its_backend(dtype: torch.dtype, sto
     model = random_model().to(dtype)
     fast = accelerate(model)
     for image in images(torch.uint8 if stored == "uint8" else dtype):
-        for levels in (None, 0, 2 if max(image.shape) > 3 else 1):
+        for levels in (None, 0, 2):
             expected = model(image, levels=levels, return_intermediates=True)
             with use_backend("reference"):
                 result = fast(image, levels=levels)
@@ -205,8 +205,7 @@ def test_files_that_do_not_fit_are_refused(tmp_path: Path, damage: object, error
         (torch.rand(1, 3, 8, 8), {"levels": -1}, ValueError, "levels"),
         (torch.rand(1, 3, 8, 8), {"levels": 1.5}, ValueError, "levels"),
         (torch.rand(1, 3, 8, 8), {"levels": True}, ValueError, "levels"),
-        (torch.rand(1, 3, 8, 8), {"levels": 10**9}, ValueError, "levels must be at most 3 for 8 x 8"),
-        (torch.rand(1, 3, 9, 8), {"levels": 5}, ValueError, "levels must be at most 4 for 9 x 8"),
+        (torch.rand(1, 3, 8, 8), {"levels": 10**9}, ValueError, "levels must be None or an integer from 0 to 32"),
         (torch.rand(1, 3, 8, 8).to_sparse(), {}, TypeError, "image must be a dense tensor"),
         (torch.rand(1, 3, 8, 8, device="meta"), {}, ValueError, "image must be on cpu, the model's device, got meta"),
         (torch.rand(1, 3, 8, 8), {"strength": float("nan"), "levels": 0}, ValueError, "strength"),

@@ -86,7 +86,7 @@ def test_parts() -> None:
         ((5, 5), {"strip_rows": 1.5}, "strip_rows"),
         ((5, 5), {"levels": -1}, "levels"),
         ((5, 5), {"levels": 2.5}, "levels"),
-        ((5, 5), {"levels": 4}, "levels must be at most 3"),
+        ((5, 5), {"levels": 33}, "levels must be None or an integer from 0 to 32, got 33"),
         ((64, 64), {"levels": 2, "config": ABPNConfig(refining_levels=1)}, "levels must be at most 1"),
         ((5, 5), {"config": None}, "config"),
         ((5, 5), {"config": ABPNConfig(blend="conv")}, "plan does not cover"),

@@ -50,15 +50,15 @@ def default_levels(height: int, width: int) -> int:
     return max(1, round(math.log2(max(height, width) / 256)))
 
 
+_MOST_LEVELS = 32
+
+
 def check_levels(levels: int | None, height: int, width: int, config: ABPNConfig) -> int:
-    """``levels``, or the default; refused unless an integer from 0 to the first level of one pixel, 1 at least."""
+    """``levels``, or the default; refused unless an integer from 0 to 32, where any picture is one pixel."""
     if levels is None:
         levels = default_levels(height, width)
-    elif isinstance(levels, bool) or not isinstance(levels, int) or levels < 0:
-        raise ValueError(f"levels must be None or an integer >= 0, got {levels!r}")
-    elif levels > 1 and 1 << min(levels - 1, 62) >= max(height, width):
-        most = max(1, math.ceil(math.log2(max(height, width))))
-        raise ValueError(f"levels must be at most {most} for {height} x {width} pixels, got {levels}")
+    elif isinstance(levels, bool) or not isinstance(levels, int) or not 0 <= levels <= _MOST_LEVELS:
+        raise ValueError(f"levels must be None or an integer from 0 to {_MOST_LEVELS}, got {levels!r}")
     if config.refining and levels > (config.refining_levels or levels):
         raise ValueError(
             f"levels must be at most {config.refining_levels}, one refining module each, got {levels}; "
