@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+import abpn_fast.model
 from abpn_fast import accelerate
 from tests.test_model import random_model
 
@@ -19,6 +20,18 @@ def test_a_cpu_and_training_are_refused() -> None:
         model.graphed(torch.rand(1, 3, 64, 64), levels=-1)
     with pytest.raises(ValueError, match="eval"):
         model.train().graphed(torch.rand(1, 3, 64, 64))
+
+
+@torch.no_grad()
+def test_what_is_recorded_has_weights_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A graph reads addresses: those of weights that change or go would be another's."""
+    monkeypatch.setattr(abpn_fast.model, "Graphed", lambda run, example: run)
+    model, image = accelerate(random_model()), torch.rand(1, 3, 64, 70)
+    wanted, run = model(image), model.graphed(image)
+    for parameter in model.parameters():
+        parameter.add_(1)
+    del model
+    assert torch.equal(run(image), wanted)
 
 
 @needs_gpu
