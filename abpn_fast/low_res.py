@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn.functional import conv2d, interpolate, leaky_relu
 from torch.nn.modules.module import _has_any_global_hook
 
@@ -64,9 +65,10 @@ class Layer(NamedTuple):
 def retouch(model: reference.ABPN, thumbnail: Tensor, kept: Prepared[Layer]) -> tuple[Tensor | None, Tensor] | None:
     """``(M, R_l)`` from I_l, (N, 3, h, w), or None where the modules themselves have to run.
 
-    They run in training, while gradients are recorded, in a compiled graph, under autocast, where a module has a hook
-    or is not one of the reference's, with attention ``"pcb"``, for a model built in inference mode, whose changes
-    nobody counts, and where ``gated_conv`` runs on backend ``reference``, which so equals the reference bit for bit.
+    They run in training, while gradients are recorded, in forward mode too, in a compiled graph, under autocast, where
+    a module has a hook or is not one of the reference's, with attention ``"pcb"``, for a model built in inference mode,
+    whose changes nobody counts, and where ``gated_conv`` runs on backend ``reference``, which so equals the reference
+    bit for bit.
 
     Args:
         model: the network; in eval mode.
@@ -188,7 +190,8 @@ def _state(model: reference.ABPN, thumbnail: Tensor) -> tuple[list[Tensor], list
     traced = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
     if traced or type(thumbnail) is not Tensor or _has_any_global_hook():  # type: ignore[no-untyped-call]
         return None
-    if torch.is_autocast_enabled(thumbnail.device.type):
+    # Folding would drop forward-mode derivatives of the weights without a word.
+    if torch.is_autocast_enabled(thumbnail.device.type) or forward_ad._current_level >= 0:
         return None
     found: list[Tensor | None] = []
     numbers: list[float] = []

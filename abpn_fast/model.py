@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from abpn_fast import checkpoint, low_res, ops, reference, sparse, strips
 from abpn_fast.backends import choose, requested
@@ -264,8 +263,7 @@ class ABPN(reference.ABPN):
 
     def retouch(self, thumbnail: Tensor) -> tuple[Tensor | None, Tensor]:
         """The local retouching layer, LRL: ``(M, R_l)`` from I_l, (N, 3, h, w); see ``abpn_fast.low_res``."""
-        # The folded layer would drop forward-mode derivatives of the weights without a word.
-        found = None if forward_ad._current_level >= 0 else low_res.retouch(self, thumbnail, self._folded)
+        found = low_res.retouch(self, thumbnail, self._folded)
         return super().retouch(thumbnail) if found is None else found
 
     def _finest(

@@ -33,10 +33,7 @@ def in_strips(whole: Gradients) -> Gradients:
         if height <= rows or arguments.get("mask") is not None:
             return whole(grads, arguments, wanted, results)
         # Of half precision in float32 until all strips are in.
-        found = [
-            torch.zeros(arguments[name].shape, dtype=_wider(arguments[name].dtype), device=grads[0].device)
-            for name in wanted
-        ]
+        found = [zeros_to_add_to(arguments[name]) for name in wanted]
         for top in range(0, height, rows):
             bottom = min(top + rows, height)
             first, last = max(top - _HALO, 0), min(bottom + _HALO, height)
@@ -56,5 +53,6 @@ def in_strips(whole: Gradients) -> Gradients:
     return gradients
 
 
-def _wider(dtype: torch.dtype) -> torch.dtype:
-    return torch.promote_types(dtype, torch.float32)
+def zeros_to_add_to(x: Tensor) -> Tensor:
+    """Contiguous zeros of the shape of ``x``, in its dtype, or float32 where that is wider."""
+    return torch.zeros(x.shape, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from abpn_fast import reference
+from abpn_fast.backends.gradient_strips import zeros_to_add_to
 
 # Even, as the rows of two levels go together.
 _ROWS = 256
@@ -28,12 +29,7 @@ def refining_gradients(grad: Tensor, arguments: dict[str, Any], wanted: Sequence
         grad: of the result, (N, 3, H, W), contiguous.
         arguments: those of ``upsample_refine`` or ``upsample_refine_blend``, by name.
     """
-    totals = {
-        name: torch.zeros(arguments[name].shape, dtype=torch.float32, device=grad.device)
-        if arguments[name].dtype.itemsize < 4
-        else torch.zeros_like(arguments[name], memory_format=torch.contiguous_format)
-        for name in wanted
-    }
+    totals = {name: zeros_to_add_to(arguments[name]) for name in wanted}
     inputs = {name: value for name, value in arguments.items() if name not in ("mask", "mask_threshold")}
     sought = [name for name in wanted if name != "mask"]
     below = _below(arguments)
