@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import time
@@ -72,6 +73,9 @@ def launch(accelerator: str) -> Fabric:
     strategy = DDPStrategy(find_unused_parameters=True)
     fabric = Fabric(accelerator=accelerator, devices=local, num_nodes=nodes, strategy=strategy)
     fabric.launch()
+    if fabric.world_size > 1:
+        # Fabric does so for NCCL alone; a process that ends with gloo's threads running may be aborted.
+        atexit.register(_leave)
     return fabric
 
 
@@ -129,3 +133,8 @@ def _mean(fabric: Fabric, values: dict[str, float]) -> dict[str, float]:
         return values
     mean = fabric.all_reduce(torch.tensor(list(values.values()), dtype=torch.float64), reduce_op="mean")
     return dict(zip(values, cast(torch.Tensor, mean).tolist(), strict=True))
+
+
+def _leave() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
