@@ -77,14 +77,8 @@ def _ours(model: reference.ABPN, image: Tensor) -> Call:
 
 
 def _ours_graphed(model: reference.ABPN, image: Tensor) -> Call:
-    fast = abpn_fast.accelerate(model)
-    replay = fast.graphed(image)
-
-    def call(_kept: abpn_fast.ABPN = fast) -> Tensor:
-        """The graph reads the parameters of ``_kept``, but does not hold them."""
-        return replay(image)
-
-    return call
+    replay = abpn_fast.accelerate(model).graphed(image)
+    return lambda: replay(image)
 
 
 _FLOAT, _HALF = torch.float32, torch.float16

@@ -131,16 +131,6 @@ def test_a_replayed_network_lives_as_long_as_its_call(monkeypatch: pytest.Monkey
     assert alive() is None
 
 
-def test_our_graph_keeps_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(abpn_fast.ABPN, "graphed", lambda self, image: torch.neg)
-    model = gpu_measure.networks.network("small")
-    alive = weakref.ref(model.blend)
-    call = gpu_candidates._ours_graphed(model, torch.ones(1))
-    del model
-    gc.collect()
-    assert alive() is not None and call() == -1
-
-
 @torch.no_grad()
 def test_operators_write_what_the_model_computes() -> None:
     operations = gpu._operations(70, torch.float32, "cpu")
