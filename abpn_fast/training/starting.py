@@ -10,14 +10,17 @@ from abpn_fast.model import ABPN
 from abpn_fast.reference import ABPN as ReferenceABPN
 from abpn_fast.reference.attention import LocalAttentiveModule
 from abpn_fast.reference.refining import RefiningModule
+from abpn_fast.training.growing import can_grow, grow
 from abpn_fast.training.options import Options
 
 
 def first_model(options: Options) -> ABPN:
     """Saved weights where ``options.start`` names some, else fresh ones that change nothing.
 
+    Where the preset is wider than the saved model, that has grown.
+
     Raises:
-        FileNotFoundError, ValueError: the saved model is missing, damaged or not of the preset that is asked for.
+        FileNotFoundError, ValueError: the saved model is missing, damaged or cannot grow to the preset asked for.
     """
     preset = options.preset
     wanted = ABPNConfig.preset(preset) if isinstance(preset, str) else preset
@@ -26,11 +29,18 @@ def first_model(options: Options) -> ABPN:
         start_at_identity(model)
         return model
     config, state = checkpoint.read(options.start)
-    if wanted is not None and wanted != config:
-        raise ValueError(f"start names {options.start}, whose config is not that of the preset that is asked for")
     model = ABPN(config)
     checkpoint.load_strictly(model, state, options.start)
-    return model
+    if wanted is None or wanted == config:
+        return model
+    if not can_grow(config, wanted):
+        raise ValueError(
+            f"start names {options.start}, whose config is neither that of the preset that is asked for nor the same "
+            "but narrower; leave out the preset"
+        )
+    wide = ABPN(wanted)
+    grow(config, model.state_dict(), wide)
+    return wide
 
 
 def start_at_identity(model: ReferenceABPN) -> ReferenceABPN:

@@ -109,7 +109,7 @@ def test_start_takes_weights_and_statistics(given: Options, tmp_path: Path) -> N
     assert started.config.encoder_widths == WIDTHS
     assert all(torch.equal(value, saved.state_dict()[name]) for name, value in started.state_dict().items())
     assert first_model(dataclasses.replace(given, preset=None, start="small")).config == ABPNConfig.preset("small")
-    with pytest.raises(ValueError, match="not that of the preset"):
+    with pytest.raises(ValueError, match="neither that of the preset"):
         first_model(dataclasses.replace(given, start="small"))
     with pytest.raises(FileNotFoundError, match="bundled weights"):
         first_model(dataclasses.replace(given, preset=None, start=tmp_path / "absent"))
