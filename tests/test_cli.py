@@ -296,6 +296,14 @@ def test_train_knows_a_folder_of_pairs(tmp_path: Path, trainings: list[tuple[Any
     refused(run("train", tmp_path, "--run", "x", "--validation", tmp_path), 2, "no --validation")
 
 
+def test_train_towards_psnr(tmp_path: Path, trainings: list[tuple[Any, Any]]) -> None:
+    from abpn_fast.training.objective import Objective
+
+    result = run("train", "a", "--validation", "b", "--run", tmp_path, "--objective", "psnr")
+    assert result.exit_code == 0, result.output
+    assert trainings[0][1] == Objective.psnr() != Objective()
+
+
 def test_the_papers_objective_needs_its_features(
     tmp_path: Path, trainings: list[tuple[Any, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

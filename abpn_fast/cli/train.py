@@ -47,8 +47,8 @@ def train(
         Literal["refuse", "skip"] | None, typer.Option(help="What to do with files that cannot be used.")
     ] = None,
     objective: Annotated[
-        Literal["paper", "plain"] | None,
-        typer.Option(help="Eq. 6, after fetch-vgg, or the terms that need no second network; default: the recipe's."),
+        Literal["paper", "plain", "psnr"] | None,
+        typer.Option(help="Eq. 6, after fetch-vgg; terms that need no other network; PSNR. Default: the recipe's."),
     ] = None,
 ) -> None:
     """Train a model on pairs, or on clean photos with blemishes drawn onto them, or continue a run.
@@ -72,7 +72,7 @@ def train(
             else trainer.Options(photos, validation or [], run, **given)
         )
         chosen = objective or ("paper" if paired else "plain")
-        terms = Objective.paper() if chosen == "paper" else Objective()
+        terms = Objective() if chosen == "plain" else getattr(Objective, chosen)()
         trainer.train(options, terms, report=_print_scores)
         typer.echo(f"model: {run / 'model'}")
 

@@ -14,13 +14,16 @@ from abpn_fast.training.losses import (
     LEAST_SQUARES,
     Perceptual,
     changed_region,
+    decibels,
     dice,
+    largest_change,
     mask_target,
     multi_scale,
     retouched_pyramid,
     target_pyramid,
     total_variation,
 )
+from abpn_fast.training.metrics import psnr
 from abpn_fast.training.objective import Objective, _cross_entropy
 from tests import formulas
 from tests.reference.networks import config, photo
@@ -95,6 +98,35 @@ def test_dice() -> None:
     assert dice(0 * truth, 0 * truth).item() == 0
 
 
+def test_weighted_dice() -> None:
+    mask, truth, weight = torch.rand(3, 2, 1, 9, 9).double()
+    truth = truth.round()
+    m, t, w = mask.numpy(), truth.numpy(), weight.numpy()
+    wanted = 1 - (2 * (w * m * t).sum() + 1) / ((w * m**2).sum() + (w * t).sum() + 1)
+    assert dice(mask, truth, weight).item() == pytest.approx(wanted)
+    assert dice(mask, truth, torch.ones_like(mask)) == dice(mask, truth)
+
+
+def test_decibels() -> None:
+    """A tenth of PSNR, negated; the second picture has no region, and counts nothing."""
+    levels = [torch.rand(2, 3, n, n + 1, dtype=torch.float64) for n in (8, 4)]
+    targets = [torch.rand_like(x) for x in levels]
+    regions = [(torch.rand_like(x[:, :1]) > 0.5).double() for x in levels]
+    for region in regions:
+        region[1] = 0
+    pairs = zip(levels, targets, regions, strict=True)
+    wanted = [psnr(result[:1], target[:1], region[:1]) / -10 / 2 for result, target, region in pairs]
+    assert decibels(levels, targets, regions, 1e-12).item() == pytest.approx(np.mean(wanted))
+    floor = decibels(targets, targets, [torch.ones_like(region) for region in regions], 1e-4)
+    assert floor.item() == pytest.approx(-4)
+
+
+def test_decibels_of_nothing_have_no_gradient() -> None:
+    result = torch.rand(1, 3, 4, 4, requires_grad=True)
+    decibels([result], [torch.zeros(1, 3, 4, 4)], [torch.zeros(1, 1, 4, 4)], 1e-4).backward()
+    assert result.grad is not None and not result.grad.any()
+
+
 def test_total_variation() -> None:
     layers = [torch.randn(2, 3, 7, 9, dtype=torch.float64), torch.randn(2, 3, 4, 5, dtype=torch.float64)]
     wanted = 0.0
@@ -163,6 +195,32 @@ def test_mask_target() -> None:
     region = torch.zeros(1, 1, 8, 12)
     region[0, 0, 3, 4] = 1
     assert mask_target(region, torch.zeros(1, 1, 2, 3)).tolist() == [[[[0, 1, 0], [0, 0, 0]]]]
+
+
+def test_largest_change() -> None:
+    image, target = torch.zeros(1, 3, 8, 12), torch.zeros(1, 3, 8, 12)
+    target[0, 2, 3, 4], target[0, 0, 0, 5] = -0.5, 0.25
+    assert largest_change(image, target, torch.zeros(1, 1, 2, 3)).tolist() == [[[[0, 0.5, 0], [0, 0, 0]]]]
+
+
+def test_the_objective_of_psnr() -> None:
+    image, target = pair()
+    model, output = output_of(image)
+    objective = Objective.psnr()
+    terms = objective.terms(output, target, model.blend, "binomial")
+    assert set(terms) == {"inside", "outside", "dice", "cross_entropy", "total_variation"}
+    targets = target_pyramid(target, LEVELS)
+    results = retouched_pyramid(output.pyramid, output.blend_layers, output.low_res, model.blend)
+    regions = [changed_region(i, t) for i, t in zip(output.pyramid, targets, strict=True)]
+    assert terms["inside"] == decibels(results, targets, regions, 1e-4)
+    assert terms["outside"] == decibels(results, targets, [1 - region for region in regions], 2e-6)
+    change = largest_change(output.pyramid[-1], targets[-1], output.mask)
+    weight = torch.where(change > 0.02, (8 * change).clamp(0.1, 6), 1.0)
+    truth = mask_target(regions[-1], output.mask)
+    assert terms["dice"] == dice(output.mask, truth, weight)
+    assert terms["cross_entropy"] == _cross_entropy(output.mask, truth, weight)
+    weights = {"inside": 1, "outside": 0.2, "dice": 0.3, "cross_entropy": 0.3, "total_variation": 0.01}
+    assert objective.total(terms).item() == pytest.approx(sum(w * terms[name].item() for name, w in weights.items()))
 
 
 def test_hinge() -> None:

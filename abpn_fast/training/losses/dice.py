@@ -8,7 +8,12 @@ from torch import Tensor
 from abpn_fast.training.processes import summed
 
 
-def dice(mask: Tensor, target: Tensor) -> Tensor:
-    """``1 - (2 sum(M T) + 1) / (sum(M^2) + sum(T^2) + 1)`` over the batch of all processes (the paper's [34])."""
-    overlap, both = summed(torch.stack([(mask * target).sum(), mask.square().sum() + target.square().sum()])).unbind()
+def dice(mask: Tensor, target: Tensor, weight: Tensor | float = 1.0) -> Tensor:
+    """``1 - (2 sum(w M T) + 1) / (sum(w M^2) + sum(w T^2) + 1)`` over the batch of all processes.
+
+    With w = 1 that of the paper's [34].
+    """
+    overlap = (weight * mask * target).sum()
+    both = (weight * mask.square()).sum() + (weight * target.square()).sum()
+    overlap, both = summed(torch.stack([overlap, both])).unbind()
     return 1 - (2 * overlap + 1) / (both + 1)

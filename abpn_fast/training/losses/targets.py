@@ -21,12 +21,17 @@ def changed_region(image: Tensor, target: Tensor, threshold: float = 0.02) -> Te
     Returns:
         (N, 1, H, W), 0 or 1, in the dtype of ``image``.
     """
-    return ((image - target).abs().amax(1, keepdim=True) > threshold).to(image.dtype)
+    return (_change(image, target) > threshold).to(image.dtype)
 
 
 def mask_target(region: Tensor, mask: Tensor) -> Tensor:
     """The changed region of I_l, (N, 1, h, w), at the size of ``mask``: a cell counts where any of its pixels does."""
     return adaptive_max_pool2d(region, (mask.shape[-2], mask.shape[-1]))
+
+
+def largest_change(image: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """``max |I_l - R_gt_l|`` in every cell of ``mask``, (N, 1, h, w), in the dtype of ``image``."""
+    return adaptive_max_pool2d(_change(image, target), (mask.shape[-2], mask.shape[-1]))
 
 
 def target_pyramid(target: Tensor, levels: int, *, filter: str = "binomial") -> list[Tensor]:
@@ -50,3 +55,7 @@ def retouched_pyramid(
         return result
 
     return [*map(apply, pyramid[:-1], blend_layers[:-1]), low_res]
+
+
+def _change(image: Tensor, target: Tensor) -> Tensor:
+    return (image - target).abs().amax(1, keepdim=True)
