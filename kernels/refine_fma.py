@@ -7,8 +7,7 @@ import triton.language as tl
 
 from abpn_fast.kernels.pixels import load_pixels, stored_pixels
 from abpn_fast.kernels.polynomial import blended, load_coefficients
-from abpn_fast.kernels.refine_inputs import columns_of, input_row, stacked, upsampled
-from abpn_fast.kernels.refine_mask import finished
+from abpn_fast.kernels.refine_inputs import columns_of, input_row, raised, three_columns
 
 
 @triton.jit
@@ -40,8 +39,7 @@ def walk(
         inside = _inside(shape, 2 * s - 1, g) + _inside(shape, 2 * s, g)
         done = convolve(before + top + bottom, sums + none, weights[0], weights[1], weights[2], inside)
         for row in tl.static_range(2):
-            own, given = pairs(done[row * 12 : row * 12 + 12])
-            _finish(finishing, g, own, given, 2 * s - 2 + row, BLEND, WIDE)
+            _finish(finishing, g, done[row * 12 : row * 12 + 12], 2 * s - 2 + row, BLEND, WIDE)
         sums, before = done[24:], top + bottom
         g += (s > shape[0]).to(tl.int32)
         s += 1
@@ -104,16 +102,6 @@ def both(pointer):
 
 
 @triton.jit
-def pairs(row):
-    """Of a row of sums, [column * 3 + channel], what ``refine_dot.convolve2`` returns."""
-    own, given = (), ()
-    for n in tl.static_range(8):
-        own = own + (row[(1 + n % 2) * 3 + n // 2 % 3],)
-        given = given + (row[(3 - n % 2 * 3) * 3 + n // 2 % 3],)
-    return stacked(own, 8, 3), stacked(given, 8, 3)
-
-
-@triton.jit
 def _inside(shape, y, g):
     """Whether the even and the odd pixel of a row exist."""
     row = (y >= 0) & (y < shape[0])
@@ -121,21 +109,30 @@ def _inside(shape, y, g):
 
 
 @triton.jit
-def _finish(finishing, g, own, given, y, BLEND: tl.constexpr, WIDE: tl.constexpr):
-    """Neighbours, bias, residual and blend of a row of pairs, (GROUP, 8), [channel * 2 + odd]; out with it."""
+def _finish(finishing, g, sums, y, BLEND: tl.constexpr, WIDE: tl.constexpr):
+    """Neighbours, bias, residual and blend of a row of pairs, from its sums, [column * 3 + channel]; out with it."""
     pictures, strides, shape, span, bias2, polynomials, strength = finishing
     n, _, first_row, end_row = span
-    lane, c, odd, x, here = finished(g, shape)
-    neighbour = tl.minimum(tl.maximum(lane - 1 + 2 * odd, 0), g.shape[0] - 1)
-    here = here & (y >= first_row) & (y < end_row)
-    c, n, y64 = c.to(tl.int64), n.to(tl.int64), y.to(tl.int64)
-    inside = tl.minimum(tl.maximum(x, 0), shape[1] - 1)
-    residual = upsampled(pictures[0], strides[0], shape, n, y64, inside, c, WIDE)
-    value = own + tl.gather(given, neighbour, 0) + tl.load(bias2 + c).to(tl.float32) + residual
+    lane, n, y64 = tl.arange(0, g.shape[0]), n.to(tl.int64), y.to(tl.int64)
+    inside = (y >= first_row) & (y < end_row)
+    image = pictures[1] + n * strides[1][0] + y64 * strides[1][2]
+    out = pictures[3] + n * strides[3][0] + y64 * strides[3][2]
     if BLEND:
-        row = pictures[1] + n * strides[1][0] + y64 * strides[1][2]
-        pixels = load_pixels(row + c * strides[1][1] + columns_of(x, shape[1], strides[1][3], WIDE), here)
-        value = blended(pixels, strength * value, load_coefficients(polynomials[0]), load_coefficients(polynomials[1]))
-    row = pictures[3] + n * strides[3][0] + y64 * strides[3][2]
-    pointers = row + c * strides[3][1] + columns_of(x, shape[1], strides[3][3], WIDE)
-    tl.store(pointers, stored_pixels(value, pictures[3].dtype.element_ty), mask=here)
+        j, k = load_coefficients(polynomials[0]), load_coefficients(polynomials[1])
+    low = pictures[0] + n * strides[0][0]
+    for c in tl.static_range(3):
+        three = three_columns(low, c, strides[0], shape, y64, g, WIDE)
+        for odd in tl.static_range(2):
+            # The left neighbour knows this pair's first column as its own last, the right one its second as its first.
+            neighbour = tl.minimum(tl.maximum(lane - 1 + 2 * odd, 0), g.shape[0] - 1)
+            # Neither the first column of a block nor its last has all its neighbours.
+            x, whole = 2 * g + odd, lane != odd * (g.shape[0] - 1)
+            here = inside & whole & (x >= 0) & (x < shape[1])
+            value = sums[(1 + odd) * 3 + c] + tl.gather(sums[(3 - 3 * odd) * 3 + c], neighbour, 0)
+            value += tl.load(bias2 + c).to(tl.float32)
+            value += raised(three, 1 + odd)
+            if BLEND:
+                pixels = image + c * strides[1][1] + columns_of(x, shape[1], strides[1][3], WIDE)
+                value = blended(load_pixels(pixels, here), strength * value, j, k)
+            pointers = out + c * strides[3][1] + columns_of(x, shape[1], strides[3][3], WIDE)
+            tl.store(pointers, stored_pixels(value, pictures[3].dtype.element_ty), mask=here)

@@ -28,26 +28,16 @@ def input_row(pictures, strides, shape, n, y, g, HIGH: tl.constexpr, WIDE: tl.co
     """Row y of up(B), if HIGH of H, zero outside the image: a tuple of 12, [channel * 4 + column]."""
     H, W = shape
     n, y64 = n.to(tl.int64), y.to(tl.int64)
-    last = (H + 1) // 2 - 1
-    near = tl.minimum(tl.maximum(y64 >> 1, 0), last)
-    # The row above for an even row, the one below for an odd one.
-    far = tl.minimum(tl.maximum((y64 >> 1) - 1 + 2 * (y64 & 1), 0), last)
     inside = ()
     for i in tl.static_range(COLUMNS):
         x = 2 * g + (i - 1)
         inside = inside + ((x >= 0) & (x < W) & (y >= 0) & (y < H),)
     low = pictures[2 * HIGH] + n * strides[2 * HIGH][0]
-    _, along_c, along_y, along_x = strides[2 * HIGH]
     row = ()
     for c in tl.static_range(3):
-        three = ()
-        for i in tl.static_range(3):
-            pointers = low + c * along_c + columns_of(g + (i - 1), (W + 1) // 2, along_x, WIDE)
-            distant = tl.load(pointers + far * along_y).to(tl.float32)
-            three = three + (tl.fma(tl.load(pointers + near * along_y).to(tl.float32), 0.75, 0.25 * distant),)
+        three = three_columns(low, c, strides[2 * HIGH], shape, y64, g, WIDE)
         for i in tl.static_range(COLUMNS):
-            # Columns 2g - 1, 2g + 2 are nearer to their own low pixel, the middle two to g.
-            value = tl.fma(three[(i + 1) // 2], 0.75, 0.25 * three[i // 2 + 1 - i % 2])
+            value = raised(three, i)
             if HIGH:
                 pixels = pictures[1] + n * strides[1][0] + c * strides[1][1] + y64 * strides[1][2]
                 pixels += columns_of(2 * g + (i - 1), W, strides[1][3], WIDE)
@@ -57,27 +47,23 @@ def input_row(pictures, strides, shape, n, y, g, HIGH: tl.constexpr, WIDE: tl.co
 
 
 @triton.jit
-def upsampled(low, strides, shape, n, y, x, c, WIDE: tl.constexpr):
-    """up() of one picture at pixels x of row y, x inside the image, by the operations of ``input_row``."""
-    last_row, width = (shape[0] + 1) // 2 - 1, (shape[1] + 1) // 2
-    y = tl.minimum(tl.maximum(y, 0), shape[0] - 1)
-    pointers = low + n * strides[0] + c * strides[1]
-    near = pointers + (y >> 1) * strides[2]
-    far = pointers + tl.minimum(tl.maximum((y >> 1) - 1 + 2 * (y & 1), 0), last_row) * strides[2]
-    own = columns_of(x >> 1, width, strides[3], WIDE)
-    other = columns_of((x >> 1) - 1 + 2 * (x & 1), width, strides[3], WIDE)
-    nearer = tl.fma(tl.load(near + own).to(tl.float32), 0.75, 0.25 * tl.load(far + own).to(tl.float32))
-    further = tl.fma(tl.load(near + other).to(tl.float32), 0.75, 0.25 * tl.load(far + other).to(tl.float32))
-    return tl.fma(nearer, 0.75, 0.25 * further)
+def three_columns(low, c: tl.constexpr, strides, shape, y64, g, WIDE: tl.constexpr):
+    """Low columns g - 1, g and g + 1 of a channel, between their rows as row y is."""
+    last = (shape[0] + 1) // 2 - 1
+    near = tl.minimum(tl.maximum(y64 >> 1, 0), last)
+    # The row above for an even row, the one below for an odd one.
+    far = tl.minimum(tl.maximum((y64 >> 1) - 1 + 2 * (y64 & 1), 0), last)
+    near, far = low + near * strides[2] + c * strides[1], low + far * strides[2] + c * strides[1]
+    three = ()
+    for i in tl.static_range(3):
+        column = columns_of(g + (i - 1), (shape[1] + 1) // 2, strides[3], WIDE)
+        distant = tl.load(far + column).to(tl.float32)
+        three += (tl.fma(tl.load(near + column).to(tl.float32), 0.75, 0.25 * distant),)
+    return three
 
 
 @triton.jit
-def stacked(leaves, SIZE: tl.constexpr, LEVELS: tl.constexpr):
-    """(GROUP, columns of a leaf * SIZE) from a tuple of SIZE = 2^LEVELS tensors."""
-    # The first joint makes the slowest index.
-    for level in tl.static_range(LEVELS):
-        joined = ()
-        for i in tl.static_range(SIZE >> (level + 1)):
-            joined = joined + (tl.join(leaves[i], leaves[i + (SIZE >> (level + 1))]),)
-        leaves = joined
-    return tl.reshape(leaves[0], (leaves[0].shape[0], leaves[0].numel // leaves[0].shape[0]))
+def raised(three, i: tl.constexpr):
+    """up() in column 2g - 1 + i of a row of ``three_columns``."""
+    # Columns 2g - 1, 2g + 2 are nearer to their own low pixel, the middle two to g.
+    return tl.fma(three[(i + 1) // 2], 0.75, 0.25 * three[i // 2 + 1 - i % 2])

@@ -65,28 +65,20 @@ def is_active(masking, shape, n, x, first_row, end_row, COLUMNS: tl.constexpr):
 
 
 @triton.jit
-def finished(g, shape):
-    """Lane, channel, parity and column of what a program finishes in a row, (GROUP, 8), and whether it does."""
-    GROUP: tl.constexpr = g.shape[0]
-    lane, pair = tl.arange(0, GROUP)[:, None], tl.arange(0, 8)[None, :]
-    odd = pair % 2
-    x = 2 * g[:, None] + odd
-    # Neither the first column of a block nor its last has all its neighbours.
-    return lane, tl.minimum(pair // 2, 2), odd, x, (pair < 6) & (lane != odd * (GROUP - 1)) & (x >= 0) & (x < shape[1])
-
-
-@triton.jit
 def keep(pictures, strides, shape, span, masking, PARTLY: tl.constexpr, WIDE: tl.constexpr, GROUP: tl.constexpr):
     """The image itself where the mask is below its threshold; everywhere unless PARTLY."""
     n, x, first_row, end_row = span
-    n, y = n.to(tl.int64), first_row.to(tl.int64)
-    _, c, _, x, here = finished(x // 2 + tl.arange(0, GROUP), shape)
-    c = c.to(tl.int64)
-    source = pictures[1] + n * strides[1][0] + c * strides[1][1] + columns_of(x, shape[1], strides[1][3], WIDE)
-    target = pictures[3] + n * strides[3][0] + c * strides[3][1] + columns_of(x, shape[1], strides[3][3], WIDE)
+    n, y, column = n.to(tl.int64), first_row.to(tl.int64), tl.arange(0, 2 * GROUP)
+    # Neither the first column of a block nor its last has all its neighbours.
+    finished = (column > 0) & (column < 2 * GROUP - 1) & (x + column >= 0) & (x + column < shape[1])
+    x += column
+    source = pictures[1] + n * strides[1][0] + columns_of(x, shape[1], strides[1][3], WIDE)
+    target = pictures[3] + n * strides[3][0] + columns_of(x, shape[1], strides[3][3], WIDE)
     while y < end_row:
-        kept = here
+        kept = finished
         if PARTLY:
-            kept = here & below_threshold(masking, shape, n, y, x)
-        tl.store(target + y * strides[3][2], tl.load(source + y * strides[1][2], mask=kept, other=0), mask=kept)
+            kept = kept & below_threshold(masking, shape, n, y, x)
+        for c in tl.static_range(3):
+            pixels = tl.load(source + y * strides[1][2] + c * strides[1][1], mask=kept, other=0)
+            tl.store(target + y * strides[3][2] + c * strides[3][1], pixels, mask=kept)
         y += 1

@@ -14,6 +14,9 @@ import triton
 import triton.language as tl
 
 _HIDDEN = tl.constexpr(16)
+# Of the 16 taps of a product a thread has four: where tl.join made them Triton takes them for neighbours up to version
+# 3.7, later for two pairs, eight apart. Taps are numbered so that they are those a thread has.
+_TOGETHER = tl.constexpr(tuple(map(int, triton.__version__.split(".")[:2])) < (3, 8))
 # A pair of results, 4 channels of which 3 are used, [channel * 2 + odd].
 _PAIR = tl.constexpr(8)
 
@@ -22,11 +25,13 @@ _PAIR = tl.constexpr(8)
 def load_weights1(weight1, bias1, operand: tl.constexpr):
     """phi_1, (16, 16) each, [row of taps * 4 + odd * 2 + part].
 
-    Columns 2g - 1 to 2g + 2 are around a pair. Both its pixels have a product with the columns between, [channel * 4 +
-    column * 2 + H], and one with the column at their own side and a one for the bias, [channel * 4 + H] and 2.
+    Columns 2g - 1 to 2g + 2 are around a pair. Both its pixels have a product with the columns between, and one with
+    the column at their own side and, in the place of another column, a one for the bias.
     """
     k, channel = tl.arange(0, 16)[:, None], tl.arange(0, _HIDDEN)[None, :]
-    c, second, high = k // 4, k // 2 % 2, k % 2
+    second, c, high = k // 8, k // 2 % 4, k % 2
+    if _TOGETHER:
+        second, c = k // 2 % 2, k // 4
     parts = ()
     for dy in tl.static_range(3):
         for odd in tl.static_range(2):
@@ -34,7 +39,7 @@ def load_weights1(weight1, bias1, operand: tl.constexpr):
             middle = tl.load(taps + second + (1 - odd), mask=c < 3, other=0)
             side = tl.load(taps + 2 * odd, mask=(c < 3) & (second == 0), other=0)
             if dy == 0:
-                side += tl.load(bias1 + channel, mask=k == 2, other=0)
+                side += tl.load(bias1 + channel, mask=(second == 1) & (c == 0) & (high == 0), other=0)
             parts = parts + (middle.to(operand), side.to(operand))
     return parts
 
@@ -132,7 +137,8 @@ def _operand(first, second):
     lower = tl.join(tl.join(second[0], second[2]), tl.join(second[1], second[3]))
     # [thread // 4, channel, column, H, pair]
     x = tl.reshape(tl.join(upper, lower), (first[0].shape[0] // 4, 4, 2, 2, 2))
-    return tl.reshape(tl.permute(x, (4, 0, 1, 2, 3)), (first[0].shape[0] // 2, 16))
+    x = tl.permute(x, (4, 0, 1, 2, 3)) if _TOGETHER else tl.permute(x, (4, 0, 2, 1, 3))
+    return tl.reshape(x, (first[0].shape[0] // 2, 16))
 
 
 @triton.jit

@@ -65,6 +65,23 @@ def _quick_interpreter() -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
+def _truth_in_the_interpreter() -> None:
+    """Spread over a block, a scalar's truth becomes an integer, and Triton 3.9 takes no integer for a mask."""
+    if triton.interpreted():
+        from triton.runtime.interpreter import InterpreterBuilder
+
+        plain = InterpreterBuilder.create_splat
+
+        def create_splat(builder: Any, kind: Any, scalar: Any) -> Any:
+            block = plain(builder, kind, scalar)
+            if scalar.data.dtype == bool:
+                block.data = block.data.astype(bool)
+            return block
+
+        InterpreterBuilder.create_splat = create_splat
+
+
+@pytest.fixture(autouse=True, scope="session")
 def _no_tf32() -> None:
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False

@@ -85,6 +85,19 @@ def _described(value: Any) -> Any:
     return {"pointer": _POINTERS[value.dtype]} if isinstance(value, Tensor) else value
 
 
+def recorded(versions: dict[str, Any]) -> Any:
+    """What was recorded for the installed Triton, or for the latest before it."""
+    import triton
+
+    installed = version(triton.__version__)
+    return versions[max((each for each in versions if version(each) <= installed), key=version)]
+
+
+def version(name: str) -> tuple[int, ...]:
+    """3.10 is later than 3.9."""
+    return tuple(map(int, name.split(".")[:2]))
+
+
 class Compiler:
     """Compiles one launch after the other; the same one only once."""
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 pytest.importorskip("triton")
 from abpn_fast.kernels import adaptive_blend, blend_gradients, levels, reverse_adaptive_blend
-from tests.kernels.codegen import Code, Compiler, Launch, launches
+from tests.kernels.codegen import Code, Compiler, Launch, launches, recorded
 
 BUDGETS = Path(__file__).with_name("budgets.json")
 F32, F16, U8 = torch.float32, torch.float16, torch.uint8
@@ -89,7 +89,7 @@ def test_code(target: tuple[str, torch.dtype, torch.dtype, int], compiler: Compi
         assert "fma.rn" not in code.ptx
     if "backward" not in name:
         assert code.shared == 0 and code.count("BAR") == 0, "a layout is converted through shared memory"
-    budget = json.loads(BUDGETS.read_text())[label(*target)]
+    budget = recorded(json.loads(BUDGETS.read_text()))[label(*target)]
     assert code.registers <= budget["registers"] and code.shared <= budget["shared"], (code.registers, code.shared)
 
 
@@ -118,6 +118,8 @@ OTHERS: dict[str, tuple[str, Callable[[], object]]] = {
         lambda: levels.launch(pixels(F32, 4095), "box", pixels(F32, 2048), pixels(F32, 4095)),
     ),
 }
+# Loads and stores of spilled registers, where there are any.
+SPILLS: dict[str, dict[str, int]] = {"3.6": {}, "3.7": {"box, odd width": 4}}
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -125,14 +127,14 @@ def test_other_code_paths(name: str, compiler: Compiler) -> None:
     module, run = OTHERS[name]
     (only,) = launches(module, run)
     code = compiler(only, 90)
-    assert code.stack == 0 and code.count(r"(LDL|STL)\b") == 0, "registers are spilled"
+    assert code.count(r"(LDL|STL)\b") <= recorded(SPILLS).get(name, 0), "registers are spilled"
     assert code.count("LDG") > 0 and code.count("STG") > 0
 
 
 def test_table(compiler: Compiler, capsys: pytest.CaptureFixture[str]) -> None:
     """Prints what was measured; nothing is in the budgets that is not measured any more."""
     rows = {label(*target): compiler(launch(*target[:3]), target[3]) for target in TARGETS}
-    assert json.loads(BUDGETS.read_text()).keys() == rows.keys()
+    assert all(budgets.keys() == rows.keys() for budgets in json.loads(BUDGETS.read_text()).values())
     with capsys.disabled():
         print(f"\n{'kernel':58} registers shared instructions 16-byte loads, stores")
         for name, code in rows.items():
