@@ -219,7 +219,7 @@ def test_the_objective_of_psnr() -> None:
     truth = mask_target(regions[-1], output.mask)
     assert terms["dice"] == dice(output.mask, truth, weight)
     assert terms["cross_entropy"] == _cross_entropy(output.mask, truth, weight)
-    weights = {"inside": 1, "outside": 0.2, "dice": 0.3, "cross_entropy": 0.3, "total_variation": 0.01}
+    weights = {"inside": 1, "outside": 0.16, "dice": 0.3, "cross_entropy": 0.3, "total_variation": 0.01}
     assert objective.total(terms).item() == pytest.approx(sum(w * terms[name].item() for name, w in weights.items()))
 
 
