@@ -28,7 +28,7 @@ PLANS = ("fma", "dot")
 _PLAN = "ABPN_FAST_REFINE_PLAN"
 # Pairs of columns of a program, one warp: a thread per quad for fma, four threads per four columns for dot.
 _GROUPS = (32, 16)
-# How far the pixels of a plane are apart where 32 bits no longer hold it for two planes.
+# From how far apart on 32 bits no longer hold it for two planes.
 _FAR = 2**30
 
 # What differs between photos of one kind, and between masks: the same code serves them all.
@@ -105,12 +105,18 @@ def launch(
         WIDEN=int(blend_low.dtype == torch.bfloat16 and interpreted()),
         BLEND=int(blend is not None),
         MASKED=int(mask is not None),
-        WIDE=int(max((x.shape[2] - 1) * x.stride(2) + (x.shape[3] - 1) * x.stride(3) for x in pictures) >= _FAR),
+        WIDE=int(max(map(reach, pictures)) >= _FAR),
         PLANAR=int(planar),
         UNIT=unit,
         GROUP=group,
         num_warps=1,
     )
+
+
+def reach(picture: Tensor) -> int:
+    """The furthest that two pixels of a plane, or two planes side by side, are apart."""
+    _, along_c, along_y, along_x = picture.stride()
+    return max(along_c, (picture.shape[2] - 1) * along_y + (picture.shape[3] - 1) * along_x)
 
 
 def in_pairs(weight: Tensor) -> Tensor:

@@ -115,6 +115,16 @@ class TestParity:
         assert_same_bits(BLEND().run(inputs, "triton"), near)
 
 
+def test_reach() -> None:
+    """Of small planes that lie far apart, too: twice the step between channels would not fit 32 bits."""
+    from abpn_fast.kernels import refine
+
+    assert refine.reach(torch.empty(1, 3, 2**15, 2**15, device="meta")) == refine._FAR
+    assert refine.reach(torch.empty(1, 3, 9, 7, device="meta").to(memory_format=torch.channels_last)) == 8 * 21 + 6 * 3
+    apart = torch.empty(1, 3 * 2**15, 2**15, 8, device="meta")[:, :: 2**15, :2, :2]
+    assert apart.stride(1) == 2**33 and refine.reach(apart) == 2**33
+
+
 @pytest.mark.parametrize(
     ("plan", "name", "value"),
     [("fma", "image", math.nan), *product(["dot"], ["blend_low", "image", "image_low"], [math.nan, math.inf])],
