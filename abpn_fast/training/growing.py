@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 
 import torch
-from torch import Tensor
 
 from abpn_fast.config import ABPNConfig
 from abpn_fast.reference import ABPN
@@ -23,15 +22,15 @@ def can_grow(narrow: ABPNConfig, wide: ABPNConfig) -> bool:
 
 
 @torch.no_grad()
-def grow(narrow: ABPNConfig, state: dict[str, Tensor], model: ABPN) -> None:
-    """Give ``model``, freshly made, the function of a narrower one.
+def grow(narrow: ABPN, wide: ABPN) -> None:
+    """Give ``wide``, freshly made, the function of ``narrow``.
 
     Args:
-        narrow, state: the narrower model's, of a pair that :func:`can_grow`.
-        model: changed in place; what its new channels compute stays as it is.
+        narrow: of a config that :func:`can_grow` to that of ``wide``.
+        wide: changed in place; what its new channels compute stays as it is.
     """
-    given, joined, own = _joined(narrow), _joined(model.config), model.state_dict()
-    for name, old in state.items():
+    given, joined, own = _joined(narrow.config), _joined(wide.config), wide.state_dict()
+    for name, old in narrow.state_dict().items():
         new = own[name]
         if new.shape == old.shape:
             new.copy_(old)

@@ -39,7 +39,7 @@ def first_model(options: Options) -> ABPN:
             "but narrower; leave out the preset"
         )
     wide = ABPN(wanted)
-    grow(config, model.state_dict(), wide)
+    grow(model, wide)
     return wide
 
 

@@ -27,7 +27,7 @@ def wider(**extra: object) -> ABPNConfig:
 def grown(**extra: object) -> tuple[ABPN, ABPN]:
     narrow = network(**extra).double()
     wide = ABPN(wider(**extra)).double()
-    grow(narrow.config, narrow.state_dict(), wide)
+    grow(narrow, wide)
     return narrow, wide
 
 

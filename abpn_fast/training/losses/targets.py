@@ -31,7 +31,7 @@ def mask_target(region: Tensor, mask: Tensor) -> Tensor:
 
 def largest_change(image: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     """``max |I_l - R_gt_l|`` in every cell of ``mask``, (N, 1, h, w), in the dtype of ``image``."""
-    return adaptive_max_pool2d(_change(image, target), (mask.shape[-2], mask.shape[-1]))
+    return mask_target(_change(image, target), mask)
 
 
 def target_pyramid(target: Tensor, levels: int, *, filter: str = "binomial") -> list[Tensor]:
