@@ -86,5 +86,5 @@ def _keep(path: Path, old: Path) -> None:
     try:
         os.link(path, old, follow_symlinks=False)
     except (OSError, NotImplementedError):
-        # A file system without hard links.
+        # A file system without hard links, or a platform that cannot make one of a symbolic link itself.
         os.rename(path, old)
