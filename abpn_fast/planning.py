@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+from torch.backends import mkldnn
 
 from abpn_fast import native
 from abpn_fast.backends import BACKENDS
@@ -14,13 +15,13 @@ from abpn_fast.reference.model import as_config, check_levels
 from abpn_fast.spare import is_lent, worth_lending
 from abpn_fast.strips import REACH, first_whole, held_pixels
 
-# Of the plain pyramid at the finest level, per pixel: cat, both hidden layers, what they are made from. Measured. In
-# float64 PyTorch's convolutions write out every filter's window.
-_PLAIN_CHANNELS = {torch.float64: 169, torch.float16: 60}
+# Of the plain pyramid at the finest level, per pixel: cat, both hidden layers, what they are made from; more where
+# PyTorch's convolutions write out every filter's window. Measured.
+_PLAIN_CHANNELS, _PLAIN_CHANNELS_16, _UNFOLDED_CHANNELS = 57, 60, 169
 # What the threads work in, a few of them, in the retouching layer and in the pyramid.
 _LAYER_SCRATCH, _PYRAMID_SCRATCH = 6 << 20, 1 << 20
 # Of the plain retouching layer, in multiples of what its features take.
-_PLAIN_LAYER, _PLAIN_LAYER_64 = 8.5, 22
+_PLAIN_LAYER, _UNFOLDED_LAYER = 8.5, 22
 # Images that the blending of a model without a pyramid holds beside its result, of a floating one and of uint8.
 _WITHOUT_PYRAMID = {True: 5, False: 7}
 _DTYPES = (torch.uint8, torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -85,10 +86,10 @@ def plan(
     plain, rows = backend == "reference", strip_rows or height
     sizes = [(-(-height // (1 << i)), -(-width // (1 << i))) for i in range(levels + 1)]
     result = 0 if out else batch * 3 * dtype.itemsize * height * width
-    layer = _retouching_layer(config, batch, *sizes[-1], item, plain=plain)
+    multiple = (_UNFOLDED_LAYER if _unfolds(dtype) else _PLAIN_LAYER) if plain else None
+    layer = _retouching_layer(config, batch, *sizes[-1], item, multiple)
     strip = min(height, -(-rows // 2) * 2 + 2 * REACH)
-    channels = _PLAIN_CHANNELS.get(dtype, 57)
-    working = batch * channels * item * strip * width if plain else _PYRAMID_SCRATCH
+    working = batch * _plain_channels(dtype) * item * strip * width if plain else _PYRAMID_SCRATCH
     if levels == 0:
         result = batch * 3 * dtype.itemsize * height * width  # Made anew also where it is copied to an ``out``.
         working = batch * 3 * item * height * width * _WITHOUT_PYRAMID[dtype.is_floating_point]
@@ -145,12 +146,29 @@ def _checked(
     return levels
 
 
-def _retouching_layer(config: ABPNConfig, batch: int, height: int, width: int, item: int, *, plain: bool) -> int:
-    """The features of the encoder, which are the skips of the LAMs, and one LAM's result on top."""
+def _unfolds(dtype: torch.dtype) -> bool:
+    """Whether PyTorch has no convolution of its own for ``dtype`` on this CPU, but a product of windows written out."""
+    if dtype in (torch.float16, torch.bfloat16):
+        name = "fp16" if dtype == torch.float16 else "bf16"
+        own = getattr(torch.ops.mkldnn, f"_is_mkldnn_{name}_supported") if mkldnn.is_available() else bool
+        return not own()
+    return dtype == torch.float64
+
+
+def _plain_channels(dtype: torch.dtype) -> int:
+    if _unfolds(dtype):
+        return _UNFOLDED_CHANNELS
+    return _PLAIN_CHANNELS_16 if dtype == torch.float16 else _PLAIN_CHANNELS
+
+
+def _retouching_layer(
+    config: ABPNConfig, batch: int, height: int, width: int, item: int, multiple: float | None
+) -> int:
+    """The encoder's features, which are the skips of the LAMs, and one LAM's result on top, or so many times them."""
     height, width = -(-height // 64) * 64, -(-width // 64) * 64
     features = [3 * height * width]
     features += [channels * (height >> i) * (width >> i) for i, channels in enumerate(config.encoder_widths, 1)]
     held = batch * item * sum(features)
-    if plain:
-        return round((_PLAIN_LAYER_64 if item == 8 else _PLAIN_LAYER) * held)
+    if multiple is not None:
+        return round(multiple * held)
     return held + batch * item * max(features) + _LAYER_SCRATCH

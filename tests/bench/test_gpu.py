@@ -47,7 +47,6 @@ def test_cases() -> None:
 
 
 @pytest.mark.parametrize("name", CPU)
-@torch.inference_mode()
 def test_network_row(name: str) -> None:
     image = gpu_measure.photos(512, 512, 1, "cpu")
     candidate = gpu_candidates.NETWORKS[name]
@@ -59,7 +58,6 @@ def test_network_row(name: str) -> None:
     assert "differs" in wrong["refusal"]
 
 
-@torch.inference_mode()
 def test_a_graphed_candidate_has_no_peak(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_measure, "timed", lambda call, device: {"min": 1.0})
     image = gpu_measure.photos(512, 512, 1, "cpu")
