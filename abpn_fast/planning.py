@@ -150,8 +150,8 @@ def _unfolds(dtype: torch.dtype) -> bool:
     """Whether PyTorch has no convolution of its own for ``dtype`` on this CPU, but a product of windows written out."""
     if dtype in (torch.float16, torch.bfloat16):
         name = "fp16" if dtype == torch.float16 else "bf16"
-        own = getattr(torch.ops.mkldnn, f"_is_mkldnn_{name}_supported") if mkldnn.is_available() else bool
-        return not own()
+        built: bool = mkldnn.is_available()  # type: ignore[no-untyped-call]
+        return not (built and getattr(torch.ops.mkldnn, f"_is_mkldnn_{name}_supported")())
     return dtype == torch.float64
 
 
