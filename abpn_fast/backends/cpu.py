@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from abpn_fast import native
+from abpn_fast.backends import fused_refining_gradients
 from abpn_fast.backends.packed_filters import (
     DirectFilters,
     Filters,
@@ -80,6 +81,12 @@ def upsample_refine(
     _ops().upsample_refine(blend_low, image, image_low, weight1, bias1, weight2, bias2, bf16, out)
 
 
+def upsample_refine_backward(
+    grads: Sequence[Tensor], arguments: dict[str, Any], wanted: Sequence[str], results: object
+) -> list[Tensor]:
+    return fused_refining_gradients.upsample_refine(_ops(), grads[0], arguments, wanted)
+
+
 def upsample_refine_blend(
     blend_low: Tensor,
     image: Tensor,
@@ -99,6 +106,12 @@ def upsample_refine_blend(
     _ops().upsample_refine_blend(
         blend_low, image, image_low, weight1, bias1, weight2, bias2, j, k, strength, mask, mask_threshold, bf16, out
     )
+
+
+def upsample_refine_blend_backward(
+    grads: Sequence[Tensor], arguments: dict[str, Any], wanted: Sequence[str], results: object
+) -> list[Tensor]:
+    return fused_refining_gradients.upsample_refine_blend(_ops(), grads[0], arguments, wanted)
 
 
 def _in_bf16(layer: Tensor) -> bool:

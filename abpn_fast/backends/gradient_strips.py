@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 # A fine row depends on two rows of the convolutions' input and one more of the interpolation's; even, to cut between
 # coarse rows.
@@ -16,10 +17,11 @@ _PIXELS = 1 << 17
 Gradients = Callable[[Sequence[Tensor], dict[str, Any], Sequence[str], Callable[[Any], list[Tensor]]], list[Tensor]]
 
 
-def in_strips(whole: Gradients) -> Gradients:
+def in_strips(whole: Gradients, pixels: int | None = None) -> Gradients:
     """``whole``, the gradient of ``upsample_refine`` or ``upsample_refine_blend``, strip by strip and added up.
 
-    Beyond its results it takes memory for some 2^17 pixels. A mask has a size of its own: then the image is one strip.
+    Beyond its results it takes memory for so many ``pixels``, 2^17 by default. A mask has a size of its own: then the
+    image is one strip.
     """
 
     def gradients(
@@ -29,9 +31,10 @@ def in_strips(whole: Gradients) -> Gradients:
         results: Callable[[Any], list[Tensor]],
     ) -> list[Tensor]:
         count, _, height, width = arguments["image"].shape
-        rows = max(_PIXELS // max(count * width, 1) // 2 * 2, 8)
+        rows = max((pixels or _PIXELS) // max(count * width, 1) // 2 * 2, 8)
         if height <= rows or arguments.get("mask") is not None:
-            return whole(grads, arguments, wanted, results)
+            found = whole(grads, arguments, wanted, results)
+            return [each.to(arguments[name].dtype) for name, each in zip(wanted, found, strict=True)]
         # Of half precision in float32 until all strips are in.
         found = [zeros_to_add_to(arguments[name]) for name in wanted]
         for top in range(0, height, rows):
@@ -40,12 +43,8 @@ def in_strips(whole: Gradients) -> Gradients:
             coarse = slice(first // 2, -(-last // 2))
             own = {"image": slice(first, last), "blend_low": coarse, "image_low": coarse}
             part = {name: value[:, :, own[name]] if name in own else value for name, value in arguments.items()}
-            inside = slice(top - first, bottom - first)
-
-            def cropped(output: Any, inside: slice = inside) -> list[Tensor]:
-                return [each[:, :, inside] for each in results(output)]
-
-            pieces = whole([grad[:, :, top:bottom] for grad in grads], part, wanted, cropped)
+            around = (0, 0, top - first, last - bottom)
+            pieces = whole([pad(grad[:, :, top:bottom], around) for grad in grads], part, wanted, results)
             for name, sum_, piece in zip(wanted, found, pieces, strict=True):
                 (sum_[:, :, own[name]] if name in own else sum_).add_(piece)
         return [sum_.to(arguments[name].dtype) for name, sum_ in zip(wanted, found, strict=True)]

@@ -32,14 +32,14 @@ def refining_gradients(grad: Tensor, arguments: dict[str, Any], wanted: Sequence
     totals = {name: zeros_to_add_to(arguments[name]) for name in wanted}
     inputs = {name: value for name, value in arguments.items() if name not in ("mask", "mask_threshold")}
     sought = [name for name in wanted if name != "mask"]
-    below = _below(arguments)
+    below = pixels_below(arguments)
     for first in range(0, grad.shape[2] if sought else 0, _ROWS):
         _add_strip(totals, grad, inputs, sought, below, first)
     return [totals[name].to(arguments[name].dtype) for name in wanted]
 
 
-def _below(arguments: dict[str, Any]) -> Tensor | None:
-    """Which pixels keep the image."""
+def pixels_below(arguments: dict[str, Any]) -> Tensor | None:
+    """Which pixels, (N, 1, H, W), keep the image, its mask being below the threshold; None where all are retouched."""
     mask, threshold, image = (arguments.get(name) for name in ("mask", "mask_threshold", "image"))
     if mask is None or threshold is None or image is None:
         return None

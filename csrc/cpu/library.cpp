@@ -28,6 +28,9 @@ STABLE_TORCH_LIBRARY(abpn_fast_cpu, library) {
       "upsample_refine(Tensor blend_low, Tensor image, Tensor image_low, Tensor weight1, Tensor bias1, Tensor weight2, "
       "Tensor bias2, bool bf16, Tensor(a!) out) -> ()");
   library.def(
+      "upsample_refine_backward(Tensor grad, Tensor blend_low, Tensor image, Tensor image_low, Tensor weight1, Tensor bias1, "
+      "Tensor weight2, Tensor bias2, Tensor(a!) grad_up, Tensor(b!)? grad_high, Tensor(c!) sums) -> ()");
+  library.def(
       "upsample_refine_blend(Tensor blend_low, Tensor image, Tensor image_low, Tensor weight1, Tensor bias1, "
       "Tensor weight2, Tensor bias2, Tensor j, Tensor k, float strength, Tensor? mask, float? mask_threshold, "
       "bool bf16, Tensor(a!) out) -> ()");
@@ -55,6 +58,7 @@ STABLE_TORCH_LIBRARY_IMPL(abpn_fast_cpu, CPU, library) {
   library.impl("pyramid_down", TORCH_BOX(&abpn::pyramid_down));
   library.impl("laplacian_decompose", TORCH_BOX(&abpn::laplacian_decompose));
   library.impl("upsample_refine", TORCH_BOX(&abpn::upsample_refine));
+  library.impl("upsample_refine_backward", TORCH_BOX(&abpn::upsample_refine_backward));
   library.impl("upsample_refine_blend", TORCH_BOX(&abpn::upsample_refine_blend));
   library.impl("gated_conv", TORCH_BOX(&abpn::gated_conv));
   library.impl("gated_conv_directly", TORCH_BOX(&abpn::gated_conv_directly));

@@ -22,6 +22,12 @@ void laplacian_decompose(Tensor image, int64_t levels, bool box, std::vector<Ten
 void upsample_refine(Tensor blend_low, Tensor image, Tensor image_low, Tensor weight1, Tensor bias1, Tensor weight2,
                      Tensor bias2, bool bf16, Tensor out);
 
+// Of what the convolutions see, float32: `grad_up` of up(B_{i+1}), the residual included, `grad_high` of H_i; `sums` of
+// weight1, bias1, weight2 and bias2, one after the other.
+void upsample_refine_backward(Tensor grad, Tensor blend_low, Tensor image, Tensor image_low, Tensor weight1,
+                              Tensor bias1, Tensor weight2, Tensor bias2, Tensor grad_up,
+                              std::optional<Tensor> grad_high, Tensor sums);
+
 void upsample_refine_blend(Tensor blend_low, Tensor image, Tensor image_low, Tensor weight1, Tensor bias1,
                            Tensor weight2, Tensor bias2, Tensor j, Tensor k, double strength,
                            std::optional<Tensor> mask, std::optional<double> mask_threshold, bool bf16,

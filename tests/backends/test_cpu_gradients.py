@@ -1,0 +1,168 @@
+"""The fused gradients of the refining operators, on every instruction set."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from abpn_fast import native, ops, reference
+from abpn_fast.backends import fused_refining_gradients
+from bench.peak import peak_bytes
+from tests.accuracy import assert_same_bits, assert_within_budget
+from tests.layouts import Guarded, arrange
+
+pytestmark = pytest.mark.skipif(native.why_missing() is not None, reason=native.why_missing() or "")
+
+Inputs = dict[str, Any]
+# Blocks have 238 columns at most, strips 128 rows.
+SIZES = [(1, 1), (1, 9), (7, 1), (15, 16), (17, 33), (128, 2), (129, 5), (131, 241), (3, 477), (257, 12)]
+COEFFICIENTS = {"j": torch.tensor([0.1, 1.9, -2.1]), "k": torch.tensor([0.02, 1.1, -0.1])}
+
+
+def inputs(size: tuple[int, int], count: int = 2, *, blended: bool = False) -> Inputs:
+    """Every hidden channel is far on one side of the leaky ReLU's edge, where a rounding changes the gradient."""
+    torch.manual_seed(0)
+    height, width = size
+    low = (count, 3, -(-height // 2), -(-width // 2))
+    refining = {
+        "blend_low": torch.randn(low) * 0.1,
+        "image": torch.rand(count, 3, height, width),
+        "image_low": torch.rand(low),
+        "weight1": torch.randn(16, 6, 3, 3) * 0.05,
+        "bias1": torch.tensor([1.5, -1.5]).repeat(8),
+        "weight2": torch.randn(3, 16, 3, 3) * 0.1,
+        "bias2": torch.randn(3) * 0.1,
+    }
+    return refining | (COEFFICIENTS if blended else {})
+
+
+def name_of(given: Inputs) -> str:
+    return "upsample_refine_blend" if "j" in given else "upsample_refine"
+
+
+def gradients(given: Inputs, weights: Tensor, backend: str | None, only: list[str] | None = None) -> dict[str, Tensor]:
+    names = only or [name for name, value in given.items() if isinstance(value, Tensor) and value.is_floating_point()]
+    asked = {name: given[name].detach().requires_grad_() for name in names}
+    module, extra = (reference, {}) if backend is None else (ops, {"backend": backend})
+    result = getattr(module, name_of(given))(**{**given, **asked}, **extra)
+    found = torch.autograd.grad(result, list(asked.values()), weights.to(result.dtype), materialize_grads=True)
+    return dict(zip(names, found, strict=True))
+
+
+def check(given: Inputs, *, ulps: float = 16) -> None:
+    weights = torch.randn(given["image"].shape)
+    double = {k: v.double() if isinstance(v, Tensor) and v.is_floating_point() else v for k, v in given.items()}
+    found, plain, exact = (
+        gradients(*each) for each in ((given, weights, "cpu"), (given, weights, None), (double, weights, None))
+    )
+    for name, gradient in found.items():
+        assert gradient.is_contiguous() and gradient.dtype == given[name].dtype
+        assert_within_budget(gradient, plain[name], exact[name].numpy(), ulps=ulps)
+
+
+@pytest.mark.parametrize("blended", [False, True], ids=["refine", "blend"])
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_parity(size: tuple[int, int], blended: bool, instruction_set: str) -> None:
+    check(inputs(size, blended=blended))
+
+
+@pytest.mark.parametrize("blended", [False, True], ids=["refine", "blend"])
+@pytest.mark.parametrize("layout", ["channels_last", "sliced", "expanded"])
+def test_layouts(layout: str, blended: bool) -> None:
+    given = inputs((17, 33), blended=blended)
+    if layout != "sliced":
+        return check(given | {name: arrange(value, layout) for name, value in given.items()})
+    guards = {name: Guarded(value) for name, value in given.items()}
+    check({name: guard.view for name, guard in guards.items()})
+    assert all(guard.intact for guard in guards.values())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("blended", [False, True], ids=["refine", "blend"])
+def test_half(dtype: torch.dtype, blended: bool) -> None:
+    check({name: value.to(dtype) for name, value in inputs((33, 20), blended=blended).items()})
+
+
+def test_uint8_image() -> None:
+    given = inputs((33, 20))
+    check(given | {"image": (given["image"] * 255).to(torch.uint8)})
+
+
+@pytest.mark.parametrize("blended", [False, True], ids=["refine", "blend"])
+def test_each_alone(blended: bool) -> None:
+    given = inputs((21, 18), blended=blended)
+    weights = torch.randn(given["image"].shape)
+    for name, gradient in gradients(given, weights, "cpu").items():
+        assert_same_bits(gradients(given, weights, "cpu", [name])[name], gradient)
+
+
+@pytest.mark.usefixtures("any_threads")
+@pytest.mark.parametrize("blended", [False, True], ids=["refine", "blend"])
+def test_any_number_of_threads(blended: bool, instruction_set: str) -> None:
+    given = inputs((300, 250), count=1, blended=blended)
+    weights = torch.randn(given["image"].shape)
+    # Those of j and k are PyTorch's own sums.
+    names = [name for name in given if name not in COEFFICIENTS]
+    torch.set_num_threads(1)
+    wanted = list(gradients(given, weights, "cpu", names).values())
+    for threads in (2, 3, 7):
+        torch.set_num_threads(threads)
+        assert_same_bits(list(gradients(given, weights, "cpu", names).values()), wanted)
+
+
+@pytest.mark.parametrize("name", ["_PIXELS", "_PIXELS_BLENDED"])
+def test_strips(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused_refining_gradients, name, 1)
+    for size in ((41, 16), (40, 17)):
+        # Those of j of several strips cancel each other; each has its own rounding.
+        check(inputs(size, blended=name == "_PIXELS_BLENDED"), ulps=64)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.4, 1.1])
+def test_mask(threshold: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused_refining_gradients, "_PIXELS_BLENDED", 1)
+    given = inputs((40, 36), blended=True)
+    check(given | {"mask": torch.rand(2, 1, 10, 9), "mask_threshold": threshold})
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf], ids=str)
+def test_what_is_not_finite_spreads_no_further_than_its_filters(value: float, instruction_set: str) -> None:
+    given = inputs((40, 300), count=1)
+    weights = torch.randn(given["image"].shape)
+    weights[:, :, 20, 237] = value
+    found, wanted = (gradients(given, weights, backend) for backend in ("cpu", None))
+    for name in found:
+        torch.testing.assert_close(found[name].isfinite(), wanted[name].isfinite())
+
+
+def test_nothing_is_left_of_what_ran_before() -> None:
+    """Rings and sums of a unit are those of the unit before."""
+    spoilt = inputs((140, 300), count=1)
+    spoilt["image"][:] = torch.nan
+    weights = torch.randn(spoilt["image"].shape)
+    given = inputs((140, 300), count=1)
+    wanted = gradients(given, weights, "cpu")
+    both = {
+        name: torch.cat([spoilt[name], given[name]]) if given[name].dim() == 4 and name[:6] != "weight" else given[name]
+        for name in given
+    }
+    found = gradients(both, torch.cat([weights, weights]), "cpu", ["blend_low", "image", "image_low"])
+    for name, gradient in found.items():
+        assert_same_bits(gradient[1:], wanted[name])
+
+
+def test_empty() -> None:
+    given = inputs((6, 4), count=0)
+    assert not any(gradient.any() for gradient in gradients(given, given["image"], "cpu").values())
+
+
+def test_memory() -> None:
+    """Some tensors of three channels, where the hidden layer alone has sixteen."""
+    given = inputs((512, 512), count=1)
+    weights = torch.randn(given["image"].shape)
+    names = ["blend_low", "weight1", "bias1", "weight2", "bias2"]
+    peak = peak_bytes(lambda: gradients(given, weights, "cpu", names), torch.device("cpu"))
+    assert peak < 4 * weights.nbytes
