@@ -83,20 +83,20 @@ def retouch(model: reference.ABPN, thumbnail: Tensor, kept: Prepared[Layer]) -> 
             kept.clear()
         return None
     tensors, numbers = state
-    backend = _backend(thumbnail, tensors[0])
-    if backend == "reference":
+    name = backend(thumbnail, tensors[0])
+    if name == "reference":
         return None
     first = False
 
     def make() -> Layer:
         nonlocal first
         first = True
-        return _steps(fold(model, thumbnail.dtype), backend)
+        return _steps(fold(model, thumbnail.dtype), name)
 
-    result = _run(model, kept.get(tensors, make, thumbnail.dtype, backend, *numbers), thumbnail)
+    result = _run(model, kept.get(tensors, make, thumbnail.dtype, name, *numbers), thumbnail)
     if first:
         # Folding and arranging leave several times as much free memory behind as a pass needs.
-        backends.helper(backend, "give_back", lambda: None)()
+        backends.helper(name, "give_back", lambda: None)()
     return result
 
 
@@ -177,7 +177,22 @@ def _gated_conv(filters: Attention, backend: str) -> Callable[[Tensor, Tensor, T
     return run
 
 
-def _backend(thumbnail: Tensor, parameter: Tensor) -> str:
+def is_plain_call(thumbnail: Tensor) -> bool:
+    """Whether nothing looks on but autograd."""
+    traced = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
+    return not traced and type(thumbnail) is Tensor and not _has_any_global_hook()  # type: ignore[no-untyped-call]
+
+
+def is_known(module: nn.Module) -> bool:
+    """Whether ``module`` is one of the reference's, does what its class says, and nobody waits for it to be called."""
+    if module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__:
+        return False
+    if type(module) is nn.Conv2d and module.padding_mode != "zeros":
+        return False
+    return type(module) in _KNOWN
+
+
+def backend(thumbnail: Tensor, parameter: Tensor) -> str:
     """The backend of ``gated_conv``: the one asked for, or the automatic choice where that one has no such operator."""
     tensors, name = (thumbnail, parameter), backends.requested(None)
     if name != "auto" and backends.why_not(name, *tensors, operator="gated_conv") is not None:
@@ -187,8 +202,7 @@ def _backend(thumbnail: Tensor, parameter: Tensor) -> str:
 
 def _state(model: reference.ABPN, thumbnail: Tensor) -> tuple[list[Tensor], list[float]] | None:
     """Every parameter, buffer and number of the layer, or None where it cannot be folded."""
-    traced = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
-    if traced or type(thumbnail) is not Tensor or _has_any_global_hook():  # type: ignore[no-untyped-call]
+    if not is_plain_call(thumbnail):
         return None
     # Folding would drop forward-mode derivatives of the weights without a word.
     if torch.is_autocast_enabled(thumbnail.device.type) or forward_ad._current_level >= 0:
@@ -216,13 +230,9 @@ def _state(model: reference.ABPN, thumbnail: Tensor) -> tuple[list[Tensor], list
 
 def _plain(module: nn.Module) -> bool:
     """Whether folding knows all that ``module`` does."""
-    if module.training or module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__:
+    if module.training or (type(module) is nn.BatchNorm2d and module._buffers["running_mean"] is None):
         return False
-    if type(module) is nn.Conv2d and module.padding_mode != "zeros":
-        return False
-    if type(module) is nn.BatchNorm2d and module._buffers["running_mean"] is None:
-        return False
-    return type(module) in _KNOWN
+    return is_known(module)
 
 
 _NUMBERS: dict[type[nn.Module], str] = {

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from abpn_fast import checkpoint, low_res, ops, reference, sparse, strips
+from abpn_fast import checkpoint, low_res, low_res_training, ops, reference, sparse, strips
 from abpn_fast.backends import choose, requested
 from abpn_fast.config import ABPNConfig
 from abpn_fast.graphed import Graphed
@@ -262,8 +262,11 @@ class ABPN(reference.ABPN):
         return mask, retouched, ops.reverse_adaptive_blend(thumbnail, retouched, j, k, damping=damping, out=target)
 
     def retouch(self, thumbnail: Tensor) -> tuple[Tensor | None, Tensor]:
-        """The local retouching layer, LRL: ``(M, R_l)`` from I_l, (N, 3, h, w); see ``abpn_fast.low_res``."""
-        found = low_res.retouch(self, thumbnail, self._folded)
+        """The local retouching layer, LRL: ``(M, R_l)`` from I_l, (N, 3, h, w).
+
+        See ``abpn_fast.low_res`` and ``abpn_fast.low_res_training``.
+        """
+        found = low_res.retouch(self, thumbnail, self._folded) or low_res_training.retouch(self, thumbnail)
         return super().retouch(thumbnail) if found is None else found
 
     def _finest(
