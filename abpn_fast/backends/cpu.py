@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from abpn_fast import native
-from abpn_fast.backends import fused_refining_gradients
+from abpn_fast.backends import fused_blend_gradients, fused_refining_gradients
 from abpn_fast.backends.packed_filters import (
     DirectFilters,
     Filters,
@@ -55,8 +55,20 @@ def adaptive_blend(image: Tensor, blend: Tensor, j: Tensor, k: Tensor, strength:
     _ops().adaptive_blend(image, blend, j, k, strength, out)
 
 
+def adaptive_blend_backward(
+    grads: Sequence[Tensor], arguments: dict[str, Any], wanted: Sequence[str], results: object
+) -> list[Tensor]:
+    return fused_blend_gradients.gradients(_ops(), grads[0], arguments, wanted, "blend", "strength")
+
+
 def reverse_adaptive_blend(image: Tensor, retouched: Tensor, j: Tensor, k: Tensor, damping: float, out: Tensor) -> None:
     _ops().reverse_adaptive_blend(image, retouched, j, k, damping, out)
+
+
+def reverse_adaptive_blend_backward(
+    grads: Sequence[Tensor], arguments: dict[str, Any], wanted: Sequence[str], results: object
+) -> list[Tensor]:
+    return fused_blend_gradients.gradients(_ops(), grads[0], arguments, wanted, "retouched", "damping")
 
 
 def pyramid_down(image: Tensor, filter: str, out: Tensor) -> None:

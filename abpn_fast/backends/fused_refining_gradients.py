@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from abpn_fast.backends import reference
+from abpn_fast.backends import fused_blend_gradients
 from abpn_fast.backends.gradient_strips import in_strips
 from abpn_fast.backends.refining_gradients import pixels_below
 
@@ -61,9 +61,8 @@ def _refining_and_blending(
     if arguments["image"].dtype != torch.uint8:
         blending["image"] = arguments["image"].float()
     asked = ["blend", *(name for name in wanted if name in ("image", "j", "k"))]
-    found = dict(
-        zip(asked, reference.backward("adaptive_blend")([grad.float()], blending, asked, _itself), strict=True)
-    )
+    parts = fused_blend_gradients.gradients(kernels, grad, blending, asked, "blend", "strength")
+    found = dict(zip(asked, parts, strict=True))
     inner = [name for name in wanted if name in _OPERANDS]
     for name, part in zip(inner, _refining(kernels, found.pop("blend"), operands, inner), strict=True):
         found[name] = found[name] + part if name in found else part

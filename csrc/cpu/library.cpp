@@ -22,6 +22,9 @@ STABLE_TORCH_LIBRARY(abpn_fast_cpu, library) {
   library.def("adaptive_blend(Tensor image, Tensor blend, Tensor j, Tensor k, float strength, Tensor(a!) out) -> ()");
   library.def(
       "reverse_adaptive_blend(Tensor image, Tensor retouched, Tensor j, Tensor k, float damping, Tensor(a!) out) -> ()");
+  library.def(
+      "blend_gradients(Tensor grad, Tensor image, Tensor other, Tensor j, Tensor k, float number, bool reverse, "
+      "Tensor(a!)? image_grad, Tensor(b!)? other_grad, Tensor(c!) sums) -> ()");
   library.def("pyramid_down(Tensor image, bool box, Tensor(a!) out) -> ()");
   library.def("laplacian_decompose(Tensor image, int levels, bool box, Tensor(a!)[] out) -> ()");
   library.def(
@@ -55,6 +58,7 @@ STABLE_TORCH_LIBRARY_IMPL(abpn_fast_cpu, CompositeExplicitAutograd, library) {
 STABLE_TORCH_LIBRARY_IMPL(abpn_fast_cpu, CPU, library) {
   library.impl("adaptive_blend", TORCH_BOX(&abpn::adaptive_blend));
   library.impl("reverse_adaptive_blend", TORCH_BOX(&abpn::reverse_adaptive_blend));
+  library.impl("blend_gradients", TORCH_BOX(&abpn::blend_gradients));
   library.impl("pyramid_down", TORCH_BOX(&abpn::pyramid_down));
   library.impl("laplacian_decompose", TORCH_BOX(&abpn::laplacian_decompose));
   library.impl("upsample_refine", TORCH_BOX(&abpn::upsample_refine));

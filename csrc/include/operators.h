@@ -15,6 +15,11 @@ void adaptive_blend(Tensor image, Tensor blend, Tensor j, Tensor k, double stren
 
 void reverse_adaptive_blend(Tensor image, Tensor retouched, Tensor j, Tensor k, double damping, Tensor out);
 
+// Of what is asked for; `other` is the blend layer and `number` the strength, or with `reverse` the retouched image and the
+// damping. `sums`, six doubles: of j, then of k.
+void blend_gradients(Tensor grad, Tensor image, Tensor other, Tensor j, Tensor k, double number, bool reverse,
+                     std::optional<Tensor> image_grad, std::optional<Tensor> other_grad, Tensor sums);
+
 void pyramid_down(Tensor image, bool box, Tensor out);
 
 void laplacian_decompose(Tensor image, int64_t levels, bool box, std::vector<Tensor> out);

@@ -1,4 +1,4 @@
-"""The fused gradients of the refining operators, on every instruction set."""
+"""The gradients that backend ``cpu`` has kernels of its own for, on every instruction set."""
 
 from __future__ import annotations
 
@@ -39,8 +39,16 @@ def inputs(size: tuple[int, int], count: int = 2, *, blended: bool = False) -> I
     return refining | (COEFFICIENTS if blended else {})
 
 
+def blending(size: tuple[int, int], other: str, count: int = 2) -> Inputs:
+    torch.manual_seed(0)
+    image, picture = torch.rand(2, count, 3, *size)
+    return {"image": image * 0.8 + 0.1, other: picture, **COEFFICIENTS}
+
+
 def name_of(given: Inputs) -> str:
-    return "upsample_refine_blend" if "j" in given else "upsample_refine"
+    if "blend_low" in given:
+        return "upsample_refine_blend" if "j" in given else "upsample_refine"
+    return "adaptive_blend" if "blend" in given else "reverse_adaptive_blend"
 
 
 def gradients(given: Inputs, weights: Tensor, backend: str | None, only: list[str] | None = None) -> dict[str, Tensor]:
@@ -104,13 +112,11 @@ def test_each_alone(blended: bool) -> None:
 def test_any_number_of_threads(blended: bool, instruction_set: str) -> None:
     given = inputs((300, 250), count=1, blended=blended)
     weights = torch.randn(given["image"].shape)
-    # Those of j and k are PyTorch's own sums.
-    names = [name for name in given if name not in COEFFICIENTS]
     torch.set_num_threads(1)
-    wanted = list(gradients(given, weights, "cpu", names).values())
+    wanted = list(gradients(given, weights, "cpu").values())
     for threads in (2, 3, 7):
         torch.set_num_threads(threads)
-        assert_same_bits(list(gradients(given, weights, "cpu", names).values()), wanted)
+        assert_same_bits(list(gradients(given, weights, "cpu").values()), wanted)
 
 
 @pytest.mark.parametrize("name", ["_PIXELS", "_PIXELS_BLENDED"])
@@ -154,8 +160,60 @@ def test_nothing_is_left_of_what_ran_before() -> None:
         assert_same_bits(gradient[1:], wanted[name])
 
 
-def test_empty() -> None:
-    given = inputs((6, 4), count=0)
+@pytest.mark.parametrize("other", ["blend", "retouched"])
+class TestBlending:
+    # Rows are read 512 pixels at a time.
+    @pytest.mark.parametrize("size", [(1, 1), (7, 1), (15, 16), (17, 33), (3, 512), (2, 1031)], ids=str)
+    def test_parity(self, size: tuple[int, int], other: str, instruction_set: str) -> None:
+        check(blending(size, other))
+
+    @pytest.mark.parametrize(
+        "options", [{"damping": 0.0}, {"damping": 0.3}, {"strength": 0.0}, {"strength": -1.5}], ids=str
+    )
+    def test_numbers(self, options: dict[str, float], other: str) -> None:
+        if ("strength" in options) == (other == "blend"):
+            check(blending((9, 21), other) | options)
+
+    @pytest.mark.parametrize("layout", ["channels_last", "expanded"])
+    def test_layouts(self, layout: str, other: str) -> None:
+        check({name: arrange(value, layout) for name, value in blending((9, 21), other).items()})
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+    def test_half(self, dtype: torch.dtype, other: str) -> None:
+        check({name: value.to(dtype) for name, value in blending((9, 21), other).items()})
+
+    @pytest.mark.usefixtures("any_threads")
+    def test_any_number_of_threads(self, other: str, instruction_set: str) -> None:
+        given = blending((300, 250), other)
+        weights = torch.randn(given["image"].shape)
+        torch.set_num_threads(1)
+        wanted = list(gradients(given, weights, "cpu").values())
+        for threads in (2, 3, 7):
+            torch.set_num_threads(threads)
+            assert_same_bits(list(gradients(given, weights, "cpu").values()), wanted)
+
+    @pytest.mark.parametrize("value", [torch.nan, torch.inf], ids=str)
+    def test_what_is_not_finite_stays_in_its_pixel_and_the_sums(
+        self, value: float, other: str, instruction_set: str
+    ) -> None:
+        given = blending((5, 37), other, count=1)
+        given[other][0, 1, 2, 36] = value
+        weights = torch.randn(given["image"].shape)
+        found, wanted = (gradients(given, weights, backend) for backend in ("cpu", None))
+        for name in found:
+            torch.testing.assert_close(found[name].isfinite(), wanted[name].isfinite())
+        # What is left in the buffers of a row does not reach the next call's sums.
+        given[other][0, 1, 2, 36] = 0.5
+        assert all(gradient.isfinite().all() for gradient in gradients(given, weights, "cpu").values())
+
+    def test_empty(self, other: str) -> None:
+        given = blending((6, 4), other, count=0)
+        assert not any(gradient.any() for gradient in gradients(given, given["image"], "cpu").values())
+
+
+@pytest.mark.parametrize("blended", [False, True], ids=["refine", "blend"])
+def test_empty(blended: bool) -> None:
+    given = inputs((6, 4), count=0, blended=blended)
     assert not any(gradient.any() for gradient in gradients(given, given["image"], "cpu").values())
 
 
