@@ -93,7 +93,8 @@ def retouch(model: reference.ABPN, thumbnail: Tensor, kept: Prepared[Layer]) -> 
         first = True
         return _steps(fold(model, thumbnail.dtype), name)
 
-    result = _run(model, kept.get(tensors, make, thumbnail.dtype, name, *numbers), thumbnail)
+    arrangement = backends.helper(name, "arrangement", lambda _: ())(thumbnail)
+    result = _run(model, kept.get(tensors, make, thumbnail.dtype, name, *arrangement, *numbers), thumbnail)
     if first:
         # Folding and arranging leave several times as much free memory behind as a pass needs.
         backends.helper(name, "give_back", lambda: None)()

@@ -189,7 +189,8 @@ def _listed(rows: Sequence[Row]) -> str:
 
 
 def _plot(suite: str, kind: str, rows: Sequence[Row], target: Path) -> str:
-    name = f"bench-{'-'.join(suite.replace(',', '').split())}.png"
+    # Of docs/benchmarks.md bench-latency-small.png, of docs/benchmarks-zen4.md bench-zen4-latency-small.png.
+    name = f"{target.stem.replace('benchmarks', 'bench')}-{'-'.join(suite.replace(',', '').split())}.png"
     if kind == "memory":
         label, value = "peak beyond the photo, MB", lambda row: row["extra_info"]["peak_beyond_input"] / 1e6
     else:

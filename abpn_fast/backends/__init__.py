@@ -141,7 +141,8 @@ def helper(backend: str, name: str, default: Callable[..., Any]) -> Callable[...
 
     The folded retouching layer asks for functions made from filters by ``convolution(weight, bias, stride, slope)``,
     ``joined_convolution(weight, bias, slope)`` and ``attention(weight, bias, skip_weight, skip_bias, slope)``, and
-    calls ``give_back()`` after the first of them ran; ``abpn_fast.low_res`` has the defaults.
+    calls ``give_back()`` after the first of them ran; they are made again when ``arrangement(weight)`` has changed.
+    ``abpn_fast.low_res`` has the defaults.
     """
     function: Callable[..., Any] = getattr(_module(backend), name, default)
     return function

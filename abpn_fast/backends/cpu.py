@@ -131,6 +131,11 @@ def _in_bf16(layer: Tensor) -> bool:
     return layer.dtype == torch.bfloat16 or (layer.dtype == torch.float32 and precision() == "bf16")
 
 
+def _by_dots(x: Tensor) -> bool:
+    """Whether ``x`` is multiplied by dot products of pairs."""
+    return _in_bf16(x) and instruction_set() == "avx512_bf16"
+
+
 def gated_conv(
     features: Tensor,
     skip: Tensor,
@@ -144,7 +149,8 @@ def gated_conv(
 ) -> None:
     filters, sizes = (weight, bias, skip_weight, skip_bias), (features.shape[1], skip.shape[1])
     if _is_even(skip) and out.shape[1] >= _LEAST_CHANNELS:
-        packed = from_tensors(("packed", sizes), filters, lambda: _arranged(filters, 1, *sizes))
+        bf16 = _by_dots(skip)
+        packed = from_tensors(("packed", sizes, bf16), filters, lambda: _arranged(filters, 1, *sizes, bf16))
         _convolve(features, skip, mask, packed, negative_slope, out)
     else:
         even = _is_even(skip)
@@ -191,22 +197,30 @@ def attention(
     return run
 
 
+def arrangement(weight: Tensor) -> tuple[bool, ...]:
+    """What the functions above make of filters like ``weight`` depends on, besides the filters."""
+    return (_by_dots(weight),)
+
+
 def _joined(filters: Filters, gates: int, negative_slope: float) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
     kept, channels = Arranged[Filters, PackedFilters | DirectFilters](filters), len(filters[1]) // (1 + gates)
+    bf16 = _by_dots(filters[0])
 
     def run(features: Tensor, skip: Tensor, mask: Tensor | None) -> Tensor:
         out = skip.new_empty((skip.shape[0], channels, *skip.shape[2:]))
-        packed = kept.get(lambda filters: _arranged(filters, gates, features.shape[1], skip.shape[1]))
+        packed = kept.get(lambda filters: _arranged(filters, gates, features.shape[1], skip.shape[1], bf16))
         _convolve(features, skip, mask, packed, negative_slope, out)
         return out
 
     return run
 
 
-def _arranged(filters: Filters, gates: int, channels: int, skip_channels: int) -> PackedFilters | DirectFilters:
+def _arranged(
+    filters: Filters, gates: int, channels: int, skip_channels: int, bf16: bool
+) -> PackedFilters | DirectFilters:
     """For the fast products; tap by tap where a sum of taps would lose what a small one or an infinity means."""
     if all(x is None or x.numel() == 0 or float(x.abs().max()) <= _LARGEST_TAP for x in filters):
-        return pack(filters, gates, channels, skip_channels)
+        return pack(filters, gates, channels, skip_channels, bf16)
     return pack_directly(filters, gates, channels, skip_channels, even=False)
 
 
@@ -237,7 +251,7 @@ def _convolve(
         packed.bias,
         packed.groups,
         negative_slope,
-        _in_bf16(skip),
+        packed.skip.dtype == torch.bfloat16,
         out,
     )
     if not ordinary:

@@ -23,13 +23,14 @@ _PHASES = (((1, 0, 0), (0, 1, 1)), ((1, 1, 0), (0, 0, 1)))
 
 
 class PackedFilters(NamedTuple):
-    """The filters of the products of ``gated_conv``, float32.
+    """The filters of the products of ``gated_conv``.
 
     Args:
-        features: of the 9 over the features; None without features.
-        skip: of the 16 over the skip and, last, the mask.
+        features: of the 9 over the features, float32 or pairs of inputs in bfloat16; None without features.
+        skip: of the 16 over the skip and, last, the mask; likewise.
         bias: of each channel and group.
         groups: of channels: features, gates and kept, those there are.
+        channels, skip_channels: those of the features, 0 without, and of the skip.
         masked: whether there is a mask.
     """
 
@@ -37,6 +38,8 @@ class PackedFilters(NamedTuple):
     skip: Tensor
     bias: Tensor
     groups: int
+    channels: int
+    skip_channels: int
     masked: bool
 
 
@@ -58,13 +61,14 @@ class DirectFilters(NamedTuple):
     groups: int
 
 
-def pack(filters: Filters, gates: int, channels: int, skip_channels: int) -> PackedFilters:
+def pack(filters: Filters, gates: int, channels: int, skip_channels: int, bf16: bool) -> PackedFilters:
     """For even sizes.
 
     Args:
         filters: of the convolution.
         gates: 1 where the second half of ``weight`` is gates, else 0.
         channels, skip_channels: those of the features, 0 without, and of the skip; any other is the mask's.
+        bf16: for dot products of pairs of inputs.
     """
     groups, kept, biases = _grouped(filters, gates)
     masked = groups[0].shape[1] > channels + skip_channels
@@ -72,9 +76,10 @@ def pack(filters: Filters, gates: int, channels: int, skip_channels: int) -> Pac
     # The mask has no share in what is kept.
     fine += [pad(group, (0, 0, 0, 0, 0, int(masked))) for group in kept]
     features = _packed([_transformed(group[:, :channels], _UPSAMPLING) for group in groups]) if channels else None
-    return PackedFilters(
-        features, _packed([_transformed(group, _WINOGRAD) for group in fine]), _packed(biases), len(fine), masked
-    )
+    skip = _packed([_transformed(group, _WINOGRAD) for group in fine])
+    if bf16:
+        features, skip = None if features is None else _paired(features), _paired(skip)
+    return PackedFilters(features, skip, _packed(biases), len(fine), channels, skip_channels, masked)
 
 
 def pack_directly(filters: Filters, gates: int, channels: int, skip_channels: int, even: bool) -> DirectFilters:
@@ -106,12 +111,14 @@ def without_phases(direct: DirectFilters) -> DirectFilters:
 def unpack(packed: PackedFilters) -> Filters:
     """The filters again, up to rounding, with channels out filled up by zeros."""
     gates = min(packed.groups, 2)
-    fine = [_transformed(_square(group, 4), _FROM_WINOGRAD) for group in _unpacked(packed.skip)]
+    skip = _unpacked(packed.skip, packed.skip_channels + packed.masked)
+    fine = [_transformed(_square(group, 4), _FROM_WINOGRAD) for group in skip]
     groups = [_square(group, 3) for group in fine]
-    biases = [bias.flatten() for bias in _unpacked(packed.bias)]
+    biases = [bias.flatten() for bias in _unpacked(packed.bias, 1)]
     parts = [groups[:gates]]
     if packed.features is not None:
-        coarse = [_transformed(_square(group, 3), _FROM_UPSAMPLING) for group in _unpacked(packed.features)]
+        features = _unpacked(packed.features, packed.channels)
+        coarse = [_transformed(_square(group, 3), _FROM_UPSAMPLING) for group in features]
         parts.insert(0, [_square(group, 3) for group in coarse])
     weight = torch.cat([torch.cat(part) for part in parts], 1)
     kept = groups[2][:, : -1 if packed.masked else None] if packed.groups == 3 else None
@@ -150,7 +157,15 @@ def _packed(groups: list[Tensor]) -> Tensor:
     return filters.view(count, -1, block, inputs, taps).permute(1, 4, 3, 0, 2).contiguous()
 
 
-def _unpacked(packed: Tensor) -> list[Tensor]:
+def _paired(packed: Tensor) -> Tensor:
+    """(blocks, taps, C_in / 2, groups, block, 2), two inputs side by side, an odd one beside zeros."""
+    whole = pad(packed, (0, 0, 0, 0, 0, packed.shape[2] % 2))
+    return torch.stack([whole[:, :, ::2], whole[:, :, 1::2]], -1).bfloat16()
+
+
+def _unpacked(packed: Tensor, inputs: int) -> list[Tensor]:
+    if packed.dtype == torch.bfloat16:
+        packed = packed.float().movedim(-1, 3).flatten(2, 3)[:, :, :inputs]
     return list(packed.permute(3, 0, 4, 2, 1).flatten(1, 2))
 
 

@@ -27,15 +27,16 @@ bool gated_conv(std::optional<Tensor> features, Tensor skip, std::optional<Tenso
                 double negative_slope, bool bf16, Tensor out) {
   GatedConv task = gated_conv_task(features, skip, mask, bias, groups, negative_slope, out);
   task.bf16 = bf16;
+  if (bf16 && isa() != Isa::avx512_bf16) throw std::runtime_error("filters in pairs are for instruction set avx512_bf16");
   if (!task.even() || task.halved() || features.has_value() != features_weight.has_value())
     throw std::runtime_error("gated_conv takes even sizes, a stride of 1, and filters where there are features");
   const int64_t channels = task.channel_blocks() * task.packed_channels();
-  const int64_t fine_channels = task.skip.channels + (mask ? 1 : 0);
-  task.skip_weight = packed_filters(skip_weight, 16 * fine_channels * groups * channels);
+  const auto in_lanes = [&](int64_t inputs) { return bf16 ? (inputs + 1) / 2 : inputs; };
+  const int64_t fine = in_lanes(task.skip.channels + (mask ? 1 : 0)), coarse = in_lanes(task.features_channels());
+  task.skip_weight = packed_filters(skip_weight, 16 * fine * groups * channels, bf16);
   if (features)
-    task.features_weight =
-        packed_filters(*features_weight, 9 * task.features_channels() * std::min<int64_t>(groups, 2) * channels);
-  const GatedCut pieces = cut(task, 9 * task.features_channels() + 16 * fine_channels, 0);
+    task.features_weight = packed_filters(*features_weight, 9 * coarse * std::min<int64_t>(groups, 2) * channels, bf16);
+  const GatedCut pieces = cut(task, 9 * coarse + 16 * fine, 0);
   const int64_t units = task.out.count * pieces.parts() * task.channel_sets(pieces);
   const auto gate_units = ABPN_FOR_ISA(gate_units);
   std::atomic<bool> ordinary{true};
@@ -223,12 +224,11 @@ class GatedUnit {
         chunk_(pieces.channel_blocks == 1 ? vectors * lanes : pixels_),
         block_products_((chunk_ + GatedResults::overrun) * products * outs),
         scratch_(Part::floats(task, pieces) + GatedResults::floats(pieces, outs) +
-                     pieces.channel_blocks * block_products_ + weights_floats(task),
+                     pieces.channel_blocks * block_products_,
                  false),
         part_(task, pieces, scratch_),
         results_(task, pieces, scratch_, outs),
-        products_(scratch_.take(pieces.channel_blocks * block_products_)),
-        weights_(scratch_.take(weights_floats(task))) {}
+        products_(scratch_.take(pieces.channel_blocks * block_products_)) {}
 
   void run(int64_t begin, int64_t end, std::atomic<bool>& ordinary) {
     each_unit(pieces_, task_.channel_sets(pieces_), begin, end, part_, ordinary,
@@ -272,46 +272,20 @@ class GatedUnit {
 
   template <int some>
   void multiply_skip(int product, int64_t block, int first, int64_t q, float* to) const {
-    const int64_t channels = Part::fine_channels(task_);
+    const int64_t channels = Part::packed(Part::fine_channels(task_));
     const float* weights = task_.skip_weight + (block * 16 + product) * channels * groups * packed + first;
     // The product that all four phases add.
     const float* bias = product == 5 ? task_.bias + block * groups * packed + first : nullptr;
-    multiply<Lanes, groups, outs, some>(part_.skip(product) + q, part_.plane(), Part::packed(channels),
-                                        packed_weights<groups>(weights, channels), bias,
+    multiply<Lanes, groups, outs, some>(part_.skip(product) + q, part_.plane(), channels, weights, bias,
                                         to + product * groups * outs * some * lanes);
   }
 
   template <int some>
   void multiply_features(int product, int64_t block, int first, int64_t q, float* to) const {
-    const int64_t channels = task_.features_channels();
+    const int64_t channels = Part::packed(task_.features_channels());
     const float* weights = task_.features_weight + (block * 9 + product) * channels * gates * packed + first;
-    multiply<Lanes, gates, outs, some>(part_.features(product) + q, part_.plane(), Part::packed(channels),
-                                       packed_weights<gates>(weights, channels), nullptr,
+    multiply<Lanes, gates, outs, some>(part_.features(product) + q, part_.plane(), channels, weights, nullptr,
                                        to + (16 * groups + product * gates) * outs * some * lanes);
-  }
-
-  static int64_t weights_floats(const GatedConv& task) {
-    const int64_t channels = std::max(Part::fine_channels(task), task.features_channels());
-    return Lanes::channels == 1 ? 0 : Part::packed(channels) * groups * packed + lanes;
-  }
-
-  // The filters as lanes of channels.
-  template <int used>
-  const float* packed_weights(const float* weights, int64_t channels) const {
-    if constexpr (Lanes::channels == 1) return weights;
-    constexpr int64_t row = used * packed;
-    alignas(64) float rows[Lanes::channels][lanes] = {};
-    for (int64_t c = 0; c < channels; c += Lanes::channels) {
-      Vec values[Lanes::channels];
-      for (int k = 0; k < Lanes::channels; ++k) {
-        const bool there = c + k < channels;
-        if (there) std::memcpy(rows[k], weights + (c + k) * row, row * sizeof(float));
-        values[k] = there ? load(rows[k]) : broadcast(0.0f);
-      }
-      // What a vector writes past its row is overwritten by the next.
-      store(weights_ + c / Lanes::channels * row, Lanes::packed(values));
-    }
-    return weights_;
   }
 
   template <int some>
@@ -339,7 +313,7 @@ class GatedUnit {
   Scratch scratch_;
   Part part_;
   GatedResults results_;
-  float *const products_, *const weights_;
+  float* const products_;
 };
 
 template <class Lanes>
@@ -352,7 +326,7 @@ void gate_units_in(const GatedConv& task, const GatedCut& pieces, int64_t begin,
 
 inline void gate_units(const GatedConv& task, const GatedCut& pieces, int64_t begin, int64_t end,
                        std::atomic<bool>& ordinary) {
-  if (task.bf16 && isa() == Isa::avx512_bf16)
+  if (task.bf16)
     gate_units_in<Bfloats>(task, pieces, begin, end, ordinary);
   else
     gate_units_in<Floats>(task, pieces, begin, end, ordinary);

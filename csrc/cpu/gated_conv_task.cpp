@@ -63,8 +63,10 @@ GatedConv gated_conv_task(const std::optional<Tensor>& features, const Tensor& s
   return task;
 }
 
-const float* packed_filters(const Tensor& tensor, int64_t count) {
-  check(tensor.scalar_type() == torch::headeronly::ScalarType::Float && tensor.numel() == count,
+const float* packed_filters(const Tensor& tensor, int64_t count, bool pairs) {
+  using torch::headeronly::ScalarType;
+  check(tensor.scalar_type() == (pairs ? ScalarType::BFloat16 : ScalarType::Float) &&
+            tensor.numel() == (pairs ? 2 * count : count),
         "packed filters do not fit the pictures");
   return static_cast<const float*>(tensor.const_data_ptr());
 }

@@ -28,7 +28,7 @@ struct GatedConv {
   float negative_slope;
   // Whether the features have filters of four taps for each phase, not of nine for the upsampled features.
   bool phased = false;
-  // Whether factors may be rounded to bf16; the sums are in float32.
+  // Whether the filters are pairs of inputs in bf16, which pixels are rounded to; the sums are in float32.
   bool bf16 = false;
 
   int packed_channels() const { return groups == 1 ? 8 : 4; }
@@ -52,7 +52,7 @@ GatedConv gated_conv_task(const std::optional<torch::stable::Tensor>& features, 
                           const std::optional<torch::stable::Tensor>& mask, const torch::stable::Tensor& bias,
                           int64_t groups, double negative_slope, torch::stable::Tensor& out);
 
-// The filters, `count` floats.
-const float* packed_filters(const torch::stable::Tensor& tensor, int64_t count);
+// The filters, `count` floats or pairs of bf16.
+const float* packed_filters(const torch::stable::Tensor& tensor, int64_t count, bool pairs = false);
 
 }  // namespace abpn
