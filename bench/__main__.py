@@ -25,6 +25,7 @@ SUITES = {
     "operators": ["bench/test_operators.py", "bench/test_retouching.py"],
     "megapixels": ["bench/test_megapixels.py"],
     "memory": ["bench/test_memory.py"],
+    "training": ["bench/test_training.py"],
 }
 CACHE = Path(".cache/bench")
 # Waiting threads spin for some milliseconds, GCC's default, whatever the environment says.

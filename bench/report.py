@@ -20,6 +20,9 @@ _NOTES = {
     "fused pyramid": """The expansion of the blend layer, without the retouching layer and image pyramid. FLOPs are
 those of the convolutions computed directly, 2592 per pixel and level; the ceiling is the rate of multiply-adds on
 registers, measured between the rounds.""",
+    "training step": """Forward, loss and backward in training mode, best pass; in brackets how many times as long as
+`abpn_fast` in float32, in the same rounds, then the most that PyTorch's allocator holds beyond weights and batch.
+Gradients were compared first.""",
     "operators": """Into memory in use. Bytes are those of each tensor once; the ceiling is a copy of 512 MiB, read
 and written, or the rate of multiply-adds, measured between the rounds.""",
     "retouching layer": "FLOPs as PyTorch counts them on the reference; the ceiling is the rate of multiply-adds.",
@@ -152,6 +155,8 @@ def _section(
 def _cell(kind: str, rows: Sequence[Row]) -> Callable[[Row], str]:
     if kind == "latency":
         return tables.seconds_and_ratio
+    if kind == "training step":
+        return lambda row: f"{tables.seconds_and_ratio(row)}, {tables.megabytes(row['extra_info']['allocator_peak'])}"
     if kind in ("memory", "memory of strips"):
         return lambda row: tables.megabytes(row["extra_info"]["peak_beyond_input"])
     if kind == "cost per megapixel":

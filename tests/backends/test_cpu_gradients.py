@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from abpn_fast import native, ops, reference
-from abpn_fast.backends import fused_refining_gradients
+from abpn_fast import backends, native, ops, reference
+from abpn_fast.backends import cpu, fused_refining_gradients
 from bench.peak import peak_bytes
 from tests.accuracy import assert_same_bits, assert_within_budget
 from tests.layouts import Guarded, arrange
@@ -20,6 +20,13 @@ Inputs = dict[str, Any]
 # Blocks have 238 columns at most, strips 128 rows.
 SIZES = [(1, 1), (1, 9), (7, 1), (15, 16), (17, 33), (128, 2), (129, 5), (131, 241), (3, 477), (257, 12)]
 COEFFICIENTS = {"j": torch.tensor([0.1, 1.9, -2.1]), "k": torch.tensor([0.02, 1.1, -0.1])}
+
+
+@pytest.mark.parametrize(
+    "name", ["adaptive_blend", "reverse_adaptive_blend", "upsample_refine", "upsample_refine_blend"]
+)
+def test_they_are_chosen(name: str) -> None:
+    assert backends.backward("cpu", name) is getattr(cpu, f"{name}_backward")
 
 
 def inputs(size: tuple[int, int], count: int = 2, *, blended: bool = False) -> Inputs:

@@ -100,11 +100,12 @@ def test_report(tmp_path: Path) -> None:
         row("fused pyramid", "all", None, 0.2, gflops_per_second=50.0, ceiling_gflops_per_second=100.0, share=0.5),
         row("mask in compact regions", "all", "no mask", 0.2),
         row("mask in compact regions", "all", "5 %", 0.05),
+        row("training step, small", "abpn_fast", "wide", 0.05, baseline=0.05, allocator_peak=7_000_000),
         row("something new", "all", "wide", 0.05),
     )
     whole["refused"] = [{"suite": "latency, small", "row": "other", "column": "small", "reason": "not installed"}]
-    report.write(whole, tmp_path / "report.md", source=Path("some.json"))
-    text = (tmp_path / "report.md").read_text()
+    report.write(whole, tmp_path / "benchmarks-some.md", source=Path("some.json"))
+    text = (tmp_path / "benchmarks-some.md").read_text()
     for part in (
         "Some CPU, 2 CPUs, 2 threads",
         "torch 2.13",
@@ -117,11 +118,12 @@ def test_report(tmp_path: Path) -> None:
         "| abpn_fast | 1.6 s, 100 ms/MP |",
         "| all | 200 ms | 5 | 50 GFLOP/s | 100 GFLOP/s | 50% |",
         "| all | 200 ms (100%) | 50 ms (25%) |",
+        "| abpn_fast | 50 ms (1x), 7 MB |",
         "float32 1e-05 and 1e-06",
     ):
         assert part in text, part
     pictures = sorted(file.name for file in (tmp_path / "images").iterdir())
-    assert pictures == ["bench-latency-small.png", "bench-memory.png"]
+    assert pictures == ["bench-some-latency-small.png", "bench-some-memory.png"]
     assert all(f"(images/{name})" in text for name in pictures)
 
 
