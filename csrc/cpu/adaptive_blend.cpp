@@ -24,8 +24,13 @@ void adaptive_blend(Tensor image, Tensor blend, Tensor j, Tensor k, double stren
   read_floats(j, task.j);
   read_floats(k, task.k);
   const auto blend_rows = ABPN_FOR_ISA(blend_rows);
-  over_rows(task.image.count, task.image.height, task.image.width,
-            [&](int64_t begin, int64_t end) { blend_rows(task, begin, end); });
+  const auto run = [&](int64_t, const Picture& image, const Picture& blend, const Picture& out) {
+    AdaptiveBlend part = task;
+    part.image = image, part.blend = blend, part.out = out;
+    over_rows(image.count, image.height, image.width,
+              [&](int64_t begin, int64_t end) { blend_rows(part, begin, end); });
+  };
+  by_channels(run, task.image, task.blend, task.out);
 }
 
 }  // namespace abpn
@@ -44,7 +49,7 @@ inline void blend_rows(const AdaptiveBlend& task, int64_t begin, int64_t end) {
       const int64_t some = std::min(chunk, task.image.width - x);
       load_rows(task.image, n, y, x, some, image, chunk);
       load_rows(task.blend, n, y, x, some, blend, chunk);
-      for (int64_t i = 0; i < 3 * chunk; i += lanes)
+      for (int64_t i = 0; i < task.image.channels * chunk; i += lanes)
         store(blend + i, blended(load(image + i), strength * load(blend + i), j, k));
       store_rows(blend, chunk, task.out, n, y, x, some);
     }

@@ -15,7 +15,7 @@ struct BlendGradients {
   std::optional<Picture> image_grad, other_grad;
   float j[3], k[3], number;
   bool reverse, damped;
-  // Six of each row: of j, then of k.
+  // Six of each row of each channel, or of all: of j, then of k.
   double* sums;
 };
 
@@ -34,16 +34,24 @@ void blend_gradients(Tensor grad, Tensor image, Tensor other, Tensor j, Tensor k
   if (other_grad) task.other_grad = output(*other_grad);
   read_floats(j, task.j);
   read_floats(k, task.k);
-  const int64_t rows = task.image.count * task.image.height;
-  const std::unique_ptr<double[]> found(new double[6 * rows]);
-  task.sums = found.get();
+  const int64_t rows = task.image.count * task.image.height, all = 3 * rows;
+  // Of pictures that are not cut into channels two thirds of it stay zero.
+  const std::unique_ptr<double[]> found(new double[6 * all]());
   const auto gradient_rows = ABPN_FOR_ISA(gradient_rows);
-  over_rows(task.image.count, task.image.height, task.image.width,
-            [&](int64_t begin, int64_t end) { gradient_rows(task, begin, end); });
+  const auto run = [&](int64_t c, const Picture& grad, const Picture& image, const Picture& other) {
+    BlendGradients part = task;
+    part.grad = grad, part.image = image, part.other = other;
+    part.sums = found.get() + 6 * rows * c;
+    for (std::optional<Picture>* each : {&part.image_grad, &part.other_grad})
+      if (*each && image.channels == 1) *each = (*each)->channel(c);
+    over_rows(image.count, image.height, image.width,
+              [&](int64_t begin, int64_t end) { gradient_rows(part, begin, end); });
+  };
+  by_channels(run, task.grad, task.image, task.other);
   double* to = static_cast<double*>(sums.mutable_data_ptr());
   for (int64_t i = 0; i < 6; ++i) {
     to[i] = 0;
-    for (int64_t row = 0; row < rows; ++row) to[i] += found[6 * row + i];
+    for (int64_t row = 0; row < all; ++row) to[i] += found[6 * row + i];
   }
 }
 
@@ -121,7 +129,7 @@ inline void gradient_rows(const BlendGradients& task, int64_t begin, int64_t end
       load_rows(task.grad, n, y, x, some, grads, chunk);
       load_rows(task.image, n, y, x, some, image, chunk);
       load_rows(task.other, n, y, x, some, other, chunk);
-      for (int64_t first = 0; first < 3 * chunk; first += chunk) {
+      for (int64_t first = 0; first < task.image.channels * chunk; first += chunk) {
         // Beyond the row's end its last pixel again, without a gradient: nothing is added to the sums.
         std::fill(grads + first + some, grads + first + whole, 0.0f);
         for (float* each : {image, other}) std::fill(each + first + some, each + first + whole, each[first + some - 1]);

@@ -25,8 +25,13 @@ void reverse_adaptive_blend(Tensor image, Tensor retouched, Tensor j, Tensor k, 
   read_floats(j, task.j);
   read_floats(k, task.k);
   const auto reverse_rows = ABPN_FOR_ISA(reverse_rows);
-  over_rows(task.image.count, task.image.height, task.image.width,
-            [&](int64_t begin, int64_t end) { reverse_rows(task, begin, end); });
+  const auto run = [&](int64_t, const Picture& image, const Picture& retouched, const Picture& out) {
+    ReverseAdaptiveBlend part = task;
+    part.image = image, part.retouched = retouched, part.out = out;
+    over_rows(image.count, image.height, image.width,
+              [&](int64_t begin, int64_t end) { reverse_rows(part, begin, end); });
+  };
+  by_channels(run, task.image, task.retouched, task.out);
 }
 
 }  // namespace abpn
@@ -55,7 +60,7 @@ inline void reverse_rows(const ReverseAdaptiveBlend& task, int64_t begin, int64_
       const int64_t some = std::min(chunk, task.image.width - x);
       load_rows(task.image, n, y, x, some, image, chunk);
       load_rows(task.retouched, n, y, x, some, retouched, chunk);
-      for (int64_t i = 0; i < 3 * chunk; i += lanes) {
+      for (int64_t i = 0; i < task.image.channels * chunk; i += lanes) {
         const Vec unit = load(image + i), d = j(unit), difference = load(retouched + i) - k(unit);
         store(retouched + i, task.damped ? damped_quotient(difference, d, damping) : quotient(difference, d));
       }

@@ -26,6 +26,12 @@ struct Picture {
   // In smaller dtypes than float32 too few whole lines come together for it to pay.
   bool stored_past_caches() const { return passing && kind == Kind::f32; }
   bool interleaved() const { return channels == 3 && stride[1] == 1 && stride[3] == 3; }
+  Picture channel(int64_t c) const {
+    Picture one = *this;
+    one.data = address(0, c, 0, 0);
+    one.channels = 1;
+    return one;
+  }
 };
 
 Picture input(const torch::stable::Tensor& tensor);
