@@ -78,6 +78,15 @@ def check(given: Inputs, *, ulps: float = 16) -> None:
         assert_within_budget(gradient, plain[name], exact[name].numpy(), ulps=ulps)
 
 
+def check_any_number_of_threads(given: Inputs) -> None:
+    weights = torch.randn(given["image"].shape)
+    torch.set_num_threads(1)
+    wanted = list(gradients(given, weights, "cpu").values())
+    for threads in (2, 3, 7):
+        torch.set_num_threads(threads)
+        assert_same_bits(list(gradients(given, weights, "cpu").values()), wanted)
+
+
 @pytest.mark.parametrize("blended", [False, True], ids=["refine", "blend"])
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_parity(size: tuple[int, int], blended: bool, instruction_set: str) -> None:
@@ -118,12 +127,7 @@ def test_each_alone(blended: bool) -> None:
 @pytest.mark.parametrize("blended", [False, True], ids=["refine", "blend"])
 def test_any_number_of_threads(blended: bool, instruction_set: str) -> None:
     given = inputs((300, 250), count=1, blended=blended)
-    weights = torch.randn(given["image"].shape)
-    torch.set_num_threads(1)
-    wanted = list(gradients(given, weights, "cpu").values())
-    for threads in (2, 3, 7):
-        torch.set_num_threads(threads)
-        assert_same_bits(list(gradients(given, weights, "cpu").values()), wanted)
+    check_any_number_of_threads(given)
 
 
 @pytest.mark.parametrize("name", ["_PIXELS", "_PIXELS_BLENDED"])
@@ -192,12 +196,7 @@ class TestBlending:
     @pytest.mark.usefixtures("any_threads")
     def test_any_number_of_threads(self, other: str, instruction_set: str) -> None:
         given = blending((300, 250), other)
-        weights = torch.randn(given["image"].shape)
-        torch.set_num_threads(1)
-        wanted = list(gradients(given, weights, "cpu").values())
-        for threads in (2, 3, 7):
-            torch.set_num_threads(threads)
-            assert_same_bits(list(gradients(given, weights, "cpu").values()), wanted)
+        check_any_number_of_threads(given)
 
     @pytest.mark.parametrize("value", [torch.nan, torch.inf], ids=str)
     def test_what_is_not_finite_stays_in_its_pixel_and_the_sums(
