@@ -11,7 +11,7 @@ test: lint
 SANITIZED := build/sanitize
 test-sanitize: $(VENV)/ready
 	ABPN_FAST_SANITIZE=1 ABPN_FAST_BUILD_CUDA=0 $(BIN)/python setup.py -q build --build-base $(SANITIZED) --build-lib $(SANITIZED)/lib
-	ln -sfn ../../../tests $(SANITIZED)/lib/tests
+	ln -sfn ../../../tests ../../../bench $(SANITIZED)/lib
 	cd $(SANITIZED)/lib && LD_PRELOAD=$$($(or $(CXX),c++) -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 \
 		../../../$(BIN)/python -m pytest -q -p no:cacheprovider tests/backends/test_cpu.py tests/backends/test_cpu_gated_conv.py \
 		tests/backends/test_cpu_gradients.py tests/test_strips.py tests/test_sparse.py
