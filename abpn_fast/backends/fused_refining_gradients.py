@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -96,4 +96,5 @@ def _halved(grad: Tensor) -> Tensor:
     return halved
 
 
-_itself: Callable[[Any], list[Tensor]] = lambda result: [result]  # noqa: E731
+def _itself(result: Tensor) -> list[Tensor]:
+    return [result]
