@@ -63,7 +63,7 @@ class Layer(NamedTuple):
 
 
 def retouch(model: reference.ABPN, thumbnail: Tensor, kept: Prepared[Layer]) -> tuple[Tensor | None, Tensor] | None:
-    """``(M, R_l)`` from I_l, (N, 3, h, w), or None where ``low_res_training`` or the modules themselves have to run.
+    """``(M, R_l)`` from I_l, (N, 3, h, w), or None where the modules themselves have to run.
 
     They run in training, while gradients are recorded, in forward mode too, in a compiled graph, under autocast, where
     a module has a hook or is not one of the reference's, with attention ``"pcb"``, for a model built in inference mode,

@@ -10,40 +10,36 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, conv_transpose2d, interpolate, leaky_relu
+from torch.nn.functional import conv2d, conv_transpose2d, interpolate
 
 from abpn_fast import low_res, reference
 from abpn_fast.reference.attention import LocalAttentiveModule
-from abpn_fast.reference.model import padded
 
 # Of a level; of smaller ones the modules' way takes no longer. Measured.
 _LEAST_PIXELS = 256
 
 
-def retouch(model: reference.ABPN, thumbnail: Tensor) -> tuple[Tensor | None, Tensor] | None:
-    """``(M, R_l)`` from I_l, (N, 3, h, w), up to rounding as the modules make it, or None where they have to run.
+def branches(model: reference.ABPN, features: list[Tensor]) -> tuple[Tensor | None, Tensor] | None:
+    """``ABPN.branches`` up to rounding, or None where the modules have to run.
 
     They run where backend ``cpu`` would not run ``gated_conv``, in other dtypes than float32, in a compiled graph,
     where no gradient is recorded, with attention ``"pcb"`` and where a module of the two branches but a norm has a hook
     or is not the reference's.
     """
-    if not torch.is_grad_enabled() or thumbnail.dtype != torch.float32 or not low_res.is_plain_call(thumbnail):
+    image = features[0]
+    if not torch.is_grad_enabled() or image.dtype != torch.float32 or not low_res.is_plain_call(image):
         return None
-    branches = (model.retouching_branch, *([] if model.mask_branch is None else [model.mask_branch]))
-    modules = [module for branch in branches for module in branch.modules()]
+    parts = (model.retouching_branch, *([] if model.mask_branch is None else [model.mask_branch]))
+    modules = [module for part in parts for module in part.modules()]
     if not all(_is_called(module) or _is_transparent(module) for module in modules):
         return None
-    if low_res.backend(thumbnail, next(model.parameters())) != "cpu":
+    if low_res.backend(image, next(model.parameters())) != "cpu":
         return None
-    height, width = thumbnail.shape[-2:]
-    features: list[Tensor] = model.encoder(2 * padded(thumbnail) - 1)
     mask = None if model.mask_branch is None else _mask(model.mask_branch, features)
     x = features[6]
     for block, skip in zip(model.retouching_branch.blocks, features[5::-1], strict=True):
         x = _attend(cast(LocalAttentiveModule, block), x, skip, mask) if _is_large(skip) else block(x, skip, mask)
-    delta = x[..., :height, :width].tanh()
-    result = thumbnail + delta if model.config.output == "residual" else (delta + 1) / 2
-    return (None if mask is None else mask[..., : -(-height // 4), : -(-width // 4)]), result
+    return mask, x
 
 
 def _mask(branch: reference.MaskPredictionBranch, features: list[Tensor]) -> Tensor:
@@ -71,11 +67,7 @@ def _attend(block: LocalAttentiveModule, features: Tensor, skip: Tensor, mask: T
         beside = torch.cat([skip, at_level.to(skip.dtype)], 1)
     both = _upsampled(features, weight, bias) + conv2d(beside, weight[:, features.shape[1] :], padding=1)
     feature, gate = both.chunk(2, 1)
-    feature, gate = leaky_relu(block.feature_norm(feature), block.negative_slope), torch.sigmoid(gate)
-    if block.skip is None:
-        return feature * gate
-    kept = leaky_relu(block.skip_norm(block.skip(skip)), block.negative_slope)
-    return feature * gate + kept * (1 - gate)
+    return block.choose(feature, gate, skip)
 
 
 def _upsampled(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

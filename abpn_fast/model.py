@@ -262,12 +262,14 @@ class ABPN(reference.ABPN):
         return mask, retouched, ops.reverse_adaptive_blend(thumbnail, retouched, j, k, damping=damping, out=target)
 
     def retouch(self, thumbnail: Tensor) -> tuple[Tensor | None, Tensor]:
-        """The local retouching layer, LRL: ``(M, R_l)`` from I_l, (N, 3, h, w).
-
-        See ``abpn_fast.low_res`` and ``abpn_fast.low_res_training``.
-        """
-        found = low_res.retouch(self, thumbnail, self._folded) or low_res_training.retouch(self, thumbnail)
+        """The local retouching layer, LRL: ``(M, R_l)`` from I_l, (N, 3, h, w); see ``abpn_fast.low_res``."""
+        found = low_res.retouch(self, thumbnail, self._folded)
         return super().retouch(thumbnail) if found is None else found
+
+    def branches(self, features: list[Tensor]) -> tuple[Tensor | None, Tensor]:
+        """Both branches of the LRL; see ``abpn_fast.low_res_training``."""
+        found = low_res_training.branches(self, features)
+        return super().branches(features) if found is None else found
 
     def _finest(
         self,

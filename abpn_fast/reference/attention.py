@@ -41,8 +41,12 @@ class LocalAttentiveModule(nn.Module):
     def forward(self, features: Tensor, skip: Tensor, mask: Tensor | None) -> Tensor:
         """(N, out, H, W) from f (N, ., H / 2, W / 2), F_skip (N, ., H, W) and M (N, 1, any, any) or None."""
         x = attend(features, skip, mask)
-        feature = leaky_relu(self.feature_norm(self.feature(x)), self.negative_slope)
-        gate = torch.sigmoid(self.gate(x))
+        return self.choose(self.feature(x), self.gate(x), skip)
+
+    def choose(self, feature: Tensor, gate: Tensor, skip: Tensor) -> Tensor:
+        """The result from ``conv_f(x)`` and ``conv_g(x)``, both (N, out, H, W), and F_skip."""
+        feature = leaky_relu(self.feature_norm(feature), self.negative_slope)
+        gate = torch.sigmoid(gate)
         if self.skip is None:
             return feature * gate
         kept = leaky_relu(self.skip_norm(self.skip(skip)), self.negative_slope)

@@ -130,11 +130,15 @@ class ABPN(nn.Module):
     def retouch(self, thumbnail: Tensor) -> tuple[Tensor | None, Tensor]:
         """The local retouching layer, LRL: ``(M, R_l)`` from I_l, (N, 3, h, w)."""
         height, width = thumbnail.shape[-2:]
-        features = self.encoder(2 * padded(thumbnail) - 1)
-        mask = None if self.mask_branch is None else self.mask_branch(features)
-        delta = torch.tanh(self.retouching_branch(features, mask))[..., :height, :width]
+        mask, x = self.branches(self.encoder(2 * padded(thumbnail) - 1))
+        delta = torch.tanh(x)[..., :height, :width]
         low_res = thumbnail + delta if self.config.output == "residual" else (delta + 1) / 2
         return (None if mask is None else mask[..., : -(-height // 4), : -(-width // 4)]), low_res
+
+    def branches(self, features: list[Tensor]) -> tuple[Tensor | None, Tensor]:
+        """M, and what the retouching branch makes of it and the encoder's seven features, not yet mapped to pixels."""
+        mask = None if self.mask_branch is None else self.mask_branch(features)
+        return mask, self.retouching_branch(features, mask)
 
     def refining_at(self, level: int) -> nn.Module:
         """The refining module of level ``i``."""
