@@ -27,8 +27,7 @@ void adaptive_blend(Tensor image, Tensor blend, Tensor j, Tensor k, double stren
   const auto run = [&](int64_t, const Picture& image, const Picture& blend, const Picture& out) {
     AdaptiveBlend part = task;
     part.image = image, part.blend = blend, part.out = out;
-    over_rows(image.count, image.height, image.width,
-              [&](int64_t begin, int64_t end) { blend_rows(part, begin, end); });
+    over_rows(image, [&](int64_t begin, int64_t end) { blend_rows(part, begin, end); });
   };
   by_channels(run, task.image, task.blend, task.out);
 }

@@ -44,8 +44,7 @@ void blend_gradients(Tensor grad, Tensor image, Tensor other, Tensor j, Tensor k
     part.sums = found.get() + 6 * rows * c;
     for (std::optional<Picture>* each : {&part.image_grad, &part.other_grad})
       if (*each && image.channels == 1) *each = (*each)->channel(c);
-    over_rows(image.count, image.height, image.width,
-              [&](int64_t begin, int64_t end) { gradient_rows(part, begin, end); });
+    over_rows(image, [&](int64_t begin, int64_t end) { gradient_rows(part, begin, end); });
   };
   by_channels(run, task.grad, task.image, task.other);
   double* to = static_cast<double*>(sums.mutable_data_ptr());

@@ -13,8 +13,7 @@ namespace abpn {
 void subtract_upsampled(const Picture& image, const Picture& low, const Picture& out) {
   const auto subtract_rows = ABPN_FOR_ISA(subtract_rows);
   const auto run = [&](int64_t, const Picture& image, const Picture& low, const Picture& out) {
-    over_rows(out.count, out.height, out.width,
-              [&](int64_t begin, int64_t end) { subtract_rows(image, low, out, begin, end); });
+    over_rows(out, [&](int64_t begin, int64_t end) { subtract_rows(image, low, out, begin, end); });
   };
   by_channels(run, image, low, out);
 }

@@ -12,8 +12,7 @@ namespace abpn {
 
 void reduce(const Picture& image, bool box, const Picture& out) {
   const auto reduce_rows = ABPN_FOR_ISA(reduce_rows);
-  over_rows(out.count, out.height, out.width,
-            [&](int64_t begin, int64_t end) { reduce_rows(image, box, out, begin, end); });
+  over_rows(out, [&](int64_t begin, int64_t end) { reduce_rows(image, box, out, begin, end); });
 }
 
 void pyramid_down(Tensor image, bool box, Tensor out) { reduce(input(image), box, output(out)); }

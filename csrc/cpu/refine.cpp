@@ -89,7 +89,7 @@ class RefineBlock {
   static int64_t step(const Cut& pieces) { return (pieces.block_columns + 2 + 64) / 16 * 16; }
   static int64_t floats(const Cut& pieces) {
     return (4 * (9 + 16) + 2 * 3 + 3 + 2) * step(pieces) + 4 * (6 + 16) / pack * window_step +
-           2 * LowRows::floats(low_columns(pieces));
+           LevelRows::floats(low_columns(pieces));
   }
 
   RefineBlock(const Refinement& task, const Cut& pieces, Scratch& scratch)
@@ -104,8 +104,7 @@ class RefineBlock {
         result_(scratch.take(2 * 3 * step_)),
         row_(scratch.take(3 * step_)),
         mask_rows_(scratch.take(2 * step_)),
-        blend_low_(task.blend_low, scratch, low_columns(pieces)),
-        image_low_(task.image_low, scratch, low_columns(pieces)) {}
+        level_(task.image, task.blend_low, task.image_low, scratch, low_columns(pieces)) {}
 
   // One strip of one block. What the mask keeps left, right, above and below of the rest is copied, and costs nothing more.
   void run(int64_t n, int64_t block, int64_t strip) {
@@ -201,9 +200,7 @@ class RefineBlock {
     hidden_columns_ = (columns_ + 2 + lanes * vectors1 - 1) / (lanes * vectors1) * (lanes * vectors1);
     begin_ = std::max<int64_t>(x_ - 2, 0);
     end_ = std::min(x_ - 2 + hidden_columns_ + 2, task_.image.width);
-    const int64_t low = begin_ / 2, low_count = (end_ + 1) / 2 - low;
-    blend_low_.start(n_, low, low_count);
-    image_low_.start(n_, low, low_count);
+    level_.start(n_, begin_, end_);
     mask_row_held_[0] = mask_row_held_[1] = -1;
   }
 
@@ -215,18 +212,7 @@ class RefineBlock {
       return;
     }
     const int64_t before = begin_ - (x_ - 2), count = end_ - begin_;
-    load_rows(task_.image, n_, y, begin_, count, row + 6 * step_ + before, step_);
-    for (int64_t c = 0; c < 3; ++c) {
-      float* up = row + c * step_ + before;
-      blend_low_.upsample(y, c, [&](int64_t i, Vec even, Vec odd) { store_alternating(up + i, even, odd); });
-      const float* image = row + (6 + c) * step_ + before;
-      float* high = row + (3 + c) * step_ + before;
-      image_low_.upsample(y, c, [&](int64_t i, Vec even, Vec odd) {
-        const Pair up_image = alternating(even, odd);
-        store(high + i, load(image + i) - up_image.first);
-        store(high + i + lanes, load(image + i + lanes) - up_image.second);
-      });
-    }
+    level_.load_row(y, row + before, row + 3 * step_ + before, row + 6 * step_ + before, step_);
     for (int64_t c = 0; c < 9; ++c) {
       float* channel = row + c * step_;
       std::fill(channel, channel + before, 0.0f);
@@ -392,7 +378,7 @@ class RefineBlock {
   // The last two rows, and room for the two above them.
   FourRows hidden_, transformed_hidden_;
   float *result_, *row_, *mask_rows_;
-  LowRows blend_low_, image_low_;
+  LevelRows level_;
   Prefetcher ahead_;
   int64_t n_ = 0, x_ = 0, columns_ = 0, hidden_columns_ = 0, begin_ = 0, end_ = 0;
   int64_t mask_row_held_[2] = {-1, -1};

@@ -28,8 +28,7 @@ void reverse_adaptive_blend(Tensor image, Tensor retouched, Tensor j, Tensor k, 
   const auto run = [&](int64_t, const Picture& image, const Picture& retouched, const Picture& out) {
     ReverseAdaptiveBlend part = task;
     part.image = image, part.retouched = retouched, part.out = out;
-    over_rows(image.count, image.height, image.width,
-              [&](int64_t begin, int64_t end) { reverse_rows(part, begin, end); });
+    over_rows(image, [&](int64_t begin, int64_t end) { reverse_rows(part, begin, end); });
   };
   by_channels(run, task.image, task.retouched, task.out);
 }

@@ -80,7 +80,7 @@ class RefineBackwardBlock {
  public:
   static int64_t step(const RefiningGradients& task) { return (task.block_columns + 2 * margin + 48 + 15) / 16 * 16; }
   static int64_t floats(const RefiningGradients& task) {
-    return (4 * (6 + 3 + 16) + 2 * 16 + 3 + 3) * step(task) + all_sums * lanes + 2 * LowRows::floats(low_columns(task));
+    return (4 * (6 + 3 + 16) + 2 * 16 + 3 + 3) * step(task) + all_sums * lanes + LevelRows::floats(low_columns(task));
   }
 
   RefineBackwardBlock(const RefiningGradients& task, Scratch& scratch)
@@ -93,8 +93,7 @@ class RefineBackwardBlock {
         image_(scratch.take(3 * step_)),
         result_(scratch.take(3 * step_)),
         sums_(scratch.take(all_sums * lanes)),
-        blend_low_(task.blend_low, scratch, low_columns(task)),
-        image_low_(task.image_low, scratch, low_columns(task)) {
+        level_(task.image, task.blend_low, task.image_low, scratch, low_columns(task)) {
     for (int o = 0; o < 16; ++o)
       for (int i = 0; i < 6; ++i)
         for (int t = 0; t < 9; ++t) {
@@ -151,9 +150,7 @@ class RefineBackwardBlock {
     columns_ = std::min(task_.block_columns, task_.image.width - x);
     begin_ = std::max<int64_t>(x_ - 2, 0);
     end_ = std::min(x_ + columns_ + 2, task_.image.width);
-    const int64_t low = begin_ / 2, low_count = (end_ + 1) / 2 - low;
-    blend_low_.start(n_, low, low_count);
-    image_low_.start(n_, low, low_count);
+    level_.start(n_, begin_, end_);
   }
 
   // Row y of up(B), H and the result's gradient; nothing outside the image.
@@ -165,19 +162,8 @@ class RefineBackwardBlock {
       return;
     }
     const int64_t before = margin + begin_ - x_, count = end_ - begin_;
-    load_rows(task_.image, n_, y, begin_, count, image_ + before, step_);
+    level_.load_row(y, row + before, row + 3 * step_ + before, image_ + before, step_);
     load_rows(task_.grad, n_, y, begin_, count, grads + before, step_);
-    for (int64_t c = 0; c < 3; ++c) {
-      float* up = row + c * step_ + before;
-      blend_low_.upsample(y, c, [&](int64_t i, Vec even, Vec odd) { store_alternating(up + i, even, odd); });
-      const float* image = image_ + c * step_ + before;
-      float* high = row + (3 + c) * step_ + before;
-      image_low_.upsample(y, c, [&](int64_t i, Vec even, Vec odd) {
-        const Pair up_image = alternating(even, odd);
-        store(high + i, load(image + i) - up_image.first);
-        store(high + i + lanes, load(image + i + lanes) - up_image.second);
-      });
-    }
     clear_around(row, 6, before, count);
     clear_around(grads, 3, before, count);
   }
@@ -326,7 +312,7 @@ class RefineBackwardBlock {
   // Rings of four rows, and of two.
   float *input_, *grad_, *hidden_grad_, *hidden_;
   float *image_, *result_, *sums_;
-  LowRows blend_low_, image_low_;
+  LevelRows level_;
   int64_t n_ = 0, x_ = 0, columns_ = 0, begin_ = 0, end_ = 0;
   // By tile: [input][tap][output]. A gradient goes through the filters the other way.
   float weight1_[16 / tile_outputs][6][9][tile_outputs], back1_[2][16][9][3];

@@ -68,3 +68,40 @@ class LowRows {
   float *rows_, *between_;
   int64_t n_ = 0, first_ = 0, count_ = 0, held_[2] = {-1, -1};
 };
+
+// What the refining module sees of one level: up(B_{i+1}), H_i = I_i - up(I_{i+1}) and I_i, row by row of a range of columns.
+class LevelRows {
+ public:
+  static int64_t floats(int64_t low_columns) { return 2 * LowRows::floats(low_columns); }
+
+  LevelRows(const Picture& image, const Picture& blend_low, const Picture& image_low, Scratch& scratch, int64_t low_columns)
+      : image_(image), blend_low_(blend_low, scratch, low_columns), image_low_(image_low, scratch, low_columns) {}
+
+  // Columns [begin, end) from now on, from an even one.
+  void start(int64_t n, int64_t begin, int64_t end) {
+    n_ = n;
+    begin_ = begin;
+    count_ = end - begin;
+    const int64_t low = begin / 2, low_count = (end + 1) / 2 - low;
+    blend_low_.start(n, low, low_count);
+    image_low_.start(n, low, low_count);
+  }
+
+  // Row y of the image, three channels a `step` apart each; whole vectors past the end.
+  void load_row(int64_t y, float* up, float* high, float* image, int64_t step) {
+    load_rows(image_, n_, y, begin_, count_, image, step);
+    for (int64_t c = 0; c < 3; ++c, up += step, high += step, image += step) {
+      blend_low_.upsample(y, c, [&](int64_t i, Vec even, Vec odd) { store_alternating(up + i, even, odd); });
+      image_low_.upsample(y, c, [&](int64_t i, Vec even, Vec odd) {
+        const Pair up_image = alternating(even, odd);
+        store(high + i, load(image + i) - up_image.first);
+        store(high + i + lanes, load(image + i + lanes) - up_image.second);
+      });
+    }
+  }
+
+ private:
+  Picture image_;
+  LowRows blend_low_, image_low_;
+  int64_t n_ = 0, begin_ = 0, count_ = 0;
+};
