@@ -26,7 +26,7 @@ from abpn_fast.backends.packed_filters import (
 )
 from abpn_fast.prepared import Arranged, from_tensors
 
-INSTRUCTION_SETS = ("portable", "avx2", "avx512", "avx512_bf16")
+INSTRUCTION_SETS = ("portable", "avx2", "avx512", "avx512_bf16", "neon")
 _VARIABLE = "ABPN_FAST_CPU_ISA"
 _PRECISION = "ABPN_FAST_CPU_PRECISION"
 # Of fewer channels the transformed pixels cost more than they save.
@@ -302,6 +302,11 @@ def instruction_set() -> str:
     return INSTRUCTION_SETS[_ops().isa()]
 
 
+def available_instruction_sets() -> list[str]:
+    """Those of ``INSTRUCTION_SETS`` that this machine has, the best last."""
+    return [name for index, name in enumerate(INSTRUCTION_SETS) if torch.ops.abpn_fast_cpu.has_isa(index)]
+
+
 def use_instruction_set(name: str, source: str = "instruction set") -> None:
     """Run the kernels on instruction set ``name`` from now on.
 
@@ -313,9 +318,9 @@ def use_instruction_set(name: str, source: str = "instruction set") -> None:
         raise ValueError(f"{source} must be one of {', '.join(INSTRUCTION_SETS)}, got {name!r}")
     if source != _VARIABLE:
         _ops()
-    best = torch.ops.abpn_fast_cpu.best_isa()
-    if INSTRUCTION_SETS.index(name) > best:
-        raise RuntimeError(f"{source} asks for {name}, this machine has {', '.join(INSTRUCTION_SETS[: best + 1])}")
+    available = available_instruction_sets()
+    if name not in available:
+        raise RuntimeError(f"{source} asks for {name}, this machine has {', '.join(available)}")
     torch.ops.abpn_fast_cpu.use_isa(INSTRUCTION_SETS.index(name))
 
 

@@ -37,7 +37,7 @@ double fma_peak(double seconds) {
 
 // Some microseconds of independent chains, as many as hide the latency and fit in the registers; returns the FLOPs.
 inline double multiply_adds(volatile float* used) {
-  constexpr int chains = lanes == 16 ? 24 : 12, rounds = 4096;
+  constexpr int chains = registers == 32 ? 24 : 12, rounds = 4096;
   const Vec factor = broadcast(0.75f), term = broadcast(0.25f);
   Vec sums[chains];
 #pragma GCC unroll 32

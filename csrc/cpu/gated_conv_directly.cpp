@@ -225,7 +225,7 @@ class DirectUnit {
 inline void gate_units_directly(const GatedConv& task, const GatedCut& pieces, int64_t begin, int64_t end,
                                 std::atomic<bool>& ordinary) {
   // The network's last has three channels.
-  constexpr int three = lanes == 16 ? 3 : 2;
+  constexpr int three = registers == 32 ? 3 : 2;
   if (task.groups == 1) return DirectUnit<1, most_outs<1>>(task, pieces).run(begin, end, ordinary);
   if (task.groups == 2) return DirectUnit<2, most_outs<2>>(task, pieces).run(begin, end, ordinary);
   if (task.out.channels == 3) return DirectUnit<3, three>(task, pieces).run(begin, end, ordinary);

@@ -8,14 +8,14 @@
 
 namespace {
 
-int64_t best_isa() { return static_cast<int64_t>(abpn::best_isa()); }
+bool has_isa(int64_t wanted) { return abpn::has(static_cast<abpn::Isa>(wanted)); }
 int64_t isa() { return static_cast<int64_t>(abpn::isa()); }
 void use_isa(int64_t wanted) { abpn::use_isa(static_cast<abpn::Isa>(wanted)); }
 
 }  // namespace
 
 STABLE_TORCH_LIBRARY(abpn_fast_cpu, library) {
-  library.def("best_isa() -> int");
+  library.def("has_isa(int wanted) -> bool");
   library.def("isa() -> int");
   library.def("use_isa(int wanted) -> ()");
   library.def("fma_peak(float seconds) -> float");
@@ -49,7 +49,7 @@ STABLE_TORCH_LIBRARY(abpn_fast_cpu, library) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(abpn_fast_cpu, CompositeExplicitAutograd, library) {
-  library.impl("best_isa", TORCH_BOX(&best_isa));
+  library.impl("has_isa", TORCH_BOX(&has_isa));
   library.impl("isa", TORCH_BOX(&isa));
   library.impl("use_isa", TORCH_BOX(&use_isa));
   library.impl("fma_peak", TORCH_BOX(&abpn::fma_peak));

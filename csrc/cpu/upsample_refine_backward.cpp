@@ -72,8 +72,8 @@ void upsample_refine_backward(Tensor grad, Tensor blend_low, Tensor image, Tenso
 
 // In registers at once: sums of a convolution, of so many outputs by so many vectors, and of products, of four channels by so
 // many others by three taps.
-constexpr int tile_outputs = 4, tile_vectors = lanes == 16 ? 3 : 2, input_vectors = lanes == 16 ? 4 : 3;
-constexpr int tile_partners = lanes == 16 ? 2 : 1;
+constexpr int tile_outputs = 4, tile_vectors = registers == 32 ? 3 : 2, input_vectors = registers == 32 ? 4 : 3;
+constexpr int tile_partners = registers == 32 ? 2 : 1;
 
 // What one thread keeps while it walks down a block. Column `margin` of every row is the block's first.
 class RefineBackwardBlock {

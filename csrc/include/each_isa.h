@@ -17,9 +17,21 @@
 
 #if defined(__x86_64__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #define ABPN_ISA
+
+#define ABPN_PRAGMA(text) _Pragma(#text)
+#if defined(__clang__)
+#define ABPN_TARGET(features) \
+  ABPN_PRAGMA(clang attribute push(__attribute__((target(features))), apply_to = function))
+#define ABPN_TARGET_END ABPN_PRAGMA(clang attribute pop)
+#else
+#define ABPN_TARGET(features) ABPN_PRAGMA(GCC push_options) ABPN_PRAGMA(GCC target(features))
+#define ABPN_TARGET_END ABPN_PRAGMA(GCC pop_options)
+#endif
 
 namespace abpn::portable {
 #include "vector_portable.h"
@@ -31,8 +43,7 @@ namespace abpn::portable {
 
 #if defined(__x86_64__)
 
-#pragma GCC push_options
-#pragma GCC target("avx2,fma,f16c")
+ABPN_TARGET("avx2,fma,f16c")
 namespace abpn::avx2 {
 #include "vector_avx2.h"
 
@@ -40,10 +51,9 @@ namespace abpn::avx2 {
 
 #include ABPN_SOURCE
 }  // namespace abpn::avx2
-#pragma GCC pop_options
+ABPN_TARGET_END
 
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
+ABPN_TARGET("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
 namespace abpn::avx512 {
 #include "vector_avx512.h"
 
@@ -51,7 +61,7 @@ namespace abpn::avx512 {
 
 #include ABPN_SOURCE
 }  // namespace abpn::avx512
-#pragma GCC pop_options
+ABPN_TARGET_END
 
 // The function of that name for the instruction set in use; avx512_bf16 is avx512 but for what asks for it.
 #define ABPN_FOR_ISA(function)                         \
@@ -59,8 +69,23 @@ namespace abpn::avx512 {
    : abpn::isa() == abpn::Isa::avx2 ? avx2::function   \
                                     : portable::function)
 
+#elif defined(__aarch64__)
+
+namespace abpn::neon {
+#include "vector_neon.h"
+
+#include "rows.h"
+
+#include ABPN_SOURCE
+}  // namespace abpn::neon
+
+#define ABPN_FOR_ISA(function) (abpn::isa() == abpn::Isa::neon ? neon::function : portable::function)
+
 #else
 #define ABPN_FOR_ISA(function) portable::function
 #endif
 
 #undef ABPN_ISA
+#undef ABPN_PRAGMA
+#undef ABPN_TARGET
+#undef ABPN_TARGET_END

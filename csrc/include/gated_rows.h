@@ -313,9 +313,9 @@ class GatedResults {
 template <int groups>
 constexpr int packed_channels = groups == 1 ? 8 : 4;
 template <int groups>
-constexpr int most_outs = lanes == 16 ? packed_channels<groups> : packed_channels<groups> / 2;
+constexpr int most_outs = registers == 32 ? packed_channels<groups> : packed_channels<groups> / 2;
 template <int groups, int outs>
-constexpr int most_vectors = (lanes == 16 ? 27 : 12) / (groups * outs);
+constexpr int most_vectors = (registers == 32 ? 27 : 12) / (groups * outs);
 // Features, and gates where there are some: what is made of features and mask.
 template <int groups>
 constexpr int with_gates = groups < 2 ? groups : 2;

@@ -3,11 +3,11 @@
 
 namespace abpn {
 
-// Each has the one before it.
-enum class Isa { portable = 0, avx2 = 1, avx512 = 2, avx512_bf16 = 3 };
+// Those of x86 have the ones before them.
+enum class Isa { portable = 0, avx2 = 1, avx512 = 2, avx512_bf16 = 3, neon = 4 };
 
-// The last that the machine has.
-Isa best_isa();
+// Whether the machine has it.
+bool has(Isa wanted);
 Isa isa();
 void use_isa(Isa wanted);
 

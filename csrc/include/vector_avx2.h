@@ -1,5 +1,5 @@
-constexpr int lanes = 8;
-// Output channels and vectors of two rows in a register tile, of the first convolution, and vectors of the second (16 registers).
+constexpr int lanes = 8, registers = 16;
+// Output channels and vectors of two rows in a register tile, of the first convolution, and vectors of the second.
 constexpr int channels1 = 2, vectors1 = 3, vectors2 = 2;
 
 struct Vec {

@@ -1,5 +1,5 @@
-constexpr int lanes = 16;
-// Output channels and vectors of two rows in a register tile, of the first convolution, and vectors of the second (32 registers).
+constexpr int lanes = 16, registers = 32;
+// Output channels and vectors of two rows in a register tile, of the first convolution, and vectors of the second.
 constexpr int channels1 = 4, vectors1 = 3, vectors2 = 3;
 
 // The plain forms of some intrinsics take an uninitialised operand in GCC 12, which warns of it.

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import torch
-
 from abpn_fast import native
 from abpn_fast.backends import cpu
 
@@ -10,4 +8,4 @@ def available() -> list[str]:
     """Those that this machine has."""
     if native.why_missing() is not None:
         return []
-    return list(cpu.INSTRUCTION_SETS[: torch.ops.abpn_fast_cpu.best_isa() + 1])
+    return cpu.available_instruction_sets()

@@ -297,7 +297,7 @@ class TestChoice:
         assert cpu.why_not("gated_conv", [image]) is None
 
     def test_unknown_instruction_set(self) -> None:
-        with pytest.raises(ValueError, match="must be one of portable, avx2, avx512, avx512_bf16, got 'mmx'"):
+        with pytest.raises(ValueError, match="must be one of portable, avx2, avx512, avx512_bf16, neon, got 'mmx'"):
             cpu.use_instruction_set("mmx")
 
     @pytest.mark.parametrize(
