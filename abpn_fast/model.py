@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -18,6 +19,9 @@ from abpn_fast.ops.operator import Like, check_out
 from abpn_fast.prepared import Prepared
 from abpn_fast.reference import PolynomialBlend, RefiningModule, Retouched, mask_scale
 from abpn_fast.spare import Spare, worth_lending
+
+# M, where there is one, and R_l from I_l.
+_Retouch = Callable[[Tensor], tuple[Tensor | None, Tensor]]
 
 
 class ABPN(reference.ABPN):
@@ -72,6 +76,7 @@ class ABPN(reference.ABPN):
         levels: int | None = None,
         strength: float = 1.0,
         mask_threshold: float | None = None,
+        self_ensemble: bool = False,
         out: Tensor | None = None,
         return_intermediates: bool = False,
         strip_rows: int | None = None,
@@ -84,6 +89,8 @@ class ABPN(reference.ABPN):
                 thumbnail of about 256 pixels. Smaller blemishes than one thumbnail pixel are out of its sight.
             strength: scales B_0; 0 returns the image, 1 the full retouch.
             mask_threshold: where the mask, upsampled to the image, is below it, the pixels of ``image`` stay.
+            self_ensemble: take the mean of what the retouching layer makes of I_l and of its three mirror images: four
+                times that layer's time and nine more images of I_l's size, for a little more quality.
             out: R_0 is written there, shape and dtype of ``image``; no gradients then.
             return_intermediates: return all of ``Retouched`` instead of R_0; B_0 then takes memory as the image does.
             strip_rows: compute this many rows of the result at a time, or the next fitting number above: memory beyond
@@ -105,16 +112,22 @@ class ABPN(reference.ABPN):
             self._check_out(out, image)
         if levels == 0 or not self.config.refining or not isinstance(self.blend, PolynomialBlend):
             plain = super().forward(
-                image, levels=levels, strength=strength, mask_threshold=mask_threshold, return_intermediates=True
+                image,
+                levels=levels,
+                strength=strength,
+                mask_threshold=mask_threshold,
+                self_ensemble=self_ensemble,
+                return_intermediates=True,
             )
             assert isinstance(plain, Retouched)
             result = plain if out is None else plain._replace(image=out.copy_(plain.image))
             return result if return_intermediates else result.image
+        retouch = self.retouch_mirrored if self_ensemble else self.retouch
         if strip_rows is not None:
-            return self._in_strips(image, levels, strength, mask_threshold, out, strip_rows)
+            return self._in_strips(image, levels, retouch, strength, mask_threshold, out, strip_rows)
         if return_intermediates:
-            return self._all(image, levels, strength, mask_threshold, out)
-        return self._whole(image, levels, strength, mask_threshold, out)
+            return self._all(image, levels, retouch, strength, mask_threshold, out)
+        return self._whole(image, levels, retouch, strength, mask_threshold, out)
 
     def graphed(
         self,
@@ -123,6 +136,7 @@ class ABPN(reference.ABPN):
         levels: int | None = None,
         strength: float = 1.0,
         mask_threshold: float | None = None,
+        self_ensemble: bool = False,
     ) -> Graphed:
         """``forward`` recorded as one CUDA graph, for inference on images like ``example``; call it with an image.
 
@@ -130,7 +144,7 @@ class ABPN(reference.ABPN):
 
         Args:
             example: (N, 3, H, W), on the GPU, as for ``forward``.
-            levels, strength, mask_threshold: of every call.
+            levels, strength, mask_threshold, self_ensemble: of every call.
 
         Returns:
             A function of an image; it keeps its own image, weights and all that is computed from them.
@@ -146,7 +160,9 @@ class ABPN(reference.ABPN):
             model = copy.deepcopy(self)
 
         def run(image: Tensor) -> Tensor:
-            result = model(image, levels=levels, strength=strength, mask_threshold=mask_threshold)
+            result = model(
+                image, levels=levels, strength=strength, mask_threshold=mask_threshold, self_ensemble=self_ensemble
+            )
             assert isinstance(result, Tensor)
             return result
 
@@ -158,13 +174,19 @@ class ABPN(reference.ABPN):
         check_out("ABPN", out, Like(image, image.shape, image.dtype), [image])
 
     def _all(
-        self, image: Tensor, levels: int, strength: float, mask_threshold: float | None, out: Tensor | None
+        self,
+        image: Tensor,
+        levels: int,
+        retouch: _Retouch,
+        strength: float,
+        mask_threshold: float | None,
+        out: Tensor | None,
     ) -> Retouched:
         assert isinstance(self.blend, PolynomialBlend)
         pyramid = [image]
         for _ in range(levels):
             pyramid.append(self._down(pyramid[-1]))
-        mask, low_res, layer = self._blend_layer(pyramid[-1])
+        mask, low_res, layer = self._blend_layer(pyramid[-1], retouch)
         layers = [layer]
         for i in reversed(range(levels)):
             layers.insert(0, ops.upsample_refine(layers[0], pyramid[i], pyramid[i + 1], *self._weights(i)))
@@ -176,14 +198,20 @@ class ABPN(reference.ABPN):
         return Retouched(result, mask, low_res, layers, pyramid)
 
     def _whole(
-        self, image: Tensor, levels: int, strength: float, mask_threshold: float | None, out: Tensor | None
+        self,
+        image: Tensor,
+        levels: int,
+        retouch: _Retouch,
+        strength: float,
+        mask_threshold: float | None,
+        out: Tensor | None,
     ) -> Tensor:
         result = self._lendable(image, levels) if out is None else out
         spare = Spare(result if out is None else None)
         pyramid = [image, self._down(image)]
         for _ in range(1, levels):
             pyramid.append(self._down(pyramid[-1], spare))
-        mask, layer = self._blend_layer(pyramid[-1], spare)[::2]
+        mask, layer = self._blend_layer(pyramid[-1], retouch, spare)[::2]
         parts = self._parts(pyramid, layer, mask, mask_threshold)
         if parts is not None:
             layer = sparse.expand(pyramid, layer, parts, self._weights)
@@ -222,13 +250,14 @@ class ABPN(reference.ABPN):
         self,
         image: Tensor,
         levels: int,
+        retouch: _Retouch,
         strength: float,
         mask_threshold: float | None,
         out: Tensor | None,
         strip_rows: int,
     ) -> Tensor:
         whole = strips.coarse(image, levels, strip_rows, self._down)
-        mask, layer = self._blend_layer(whole[-1])[::2]
+        mask, layer = self._blend_layer(whole[-1], retouch)[::2]
         scale = None
         if mask is not None and mask_threshold is not None:
             scale = mask_scale((image.shape[2], image.shape[3]), (mask.shape[2], mask.shape[3]))
@@ -251,10 +280,12 @@ class ABPN(reference.ABPN):
             spare.reset()
         return out
 
-    def _blend_layer(self, thumbnail: Tensor, spare: Spare | None = None) -> tuple[Tensor | None, Tensor, Tensor]:
+    def _blend_layer(
+        self, thumbnail: Tensor, retouch: _Retouch, spare: Spare | None = None
+    ) -> tuple[Tensor | None, Tensor, Tensor]:
         """``(M, R_l, B_l)`` from I_l."""
         assert isinstance(self.blend, PolynomialBlend)
-        mask, retouched = self.retouch(thumbnail)
+        mask, retouched = retouch(thumbnail)
         # Under autocast the branch computes in half precision, the operators do not.
         retouched = retouched.to(thumbnail.dtype)
         j, k, damping = self.blend.j, self.blend.k, self.blend.damping

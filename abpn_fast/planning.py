@@ -56,6 +56,7 @@ def plan(
     config: ABPNConfig | str = "small",
     levels: int | None = None,
     batch: int = 1,
+    self_ensemble: bool = False,
     strip_rows: int | None = None,
     out: bool = False,
 ) -> Plan:
@@ -67,7 +68,7 @@ def plan(
         backend: ``"cpu"``, ``"reference"``, or ``"auto"`` for the first of them that takes ``dtype``.
         config: of the model, or the name of a preset; the ablations ``blend="conv"``, ``refining=False`` and
             ``attention="pcb"`` are not covered.
-        levels, strip_rows: as for ``ABPN.forward``.
+        levels, self_ensemble, strip_rows: as for ``ABPN.forward``.
         batch: N.
         out: the result goes into a tensor that is there already.
 
@@ -87,7 +88,7 @@ def plan(
     sizes = [(-(-height // (1 << i)), -(-width // (1 << i))) for i in range(levels + 1)]
     result = 0 if out else batch * 3 * dtype.itemsize * height * width
     multiple = (_UNFOLDED_LAYER if _unfolds(dtype) else _PLAIN_LAYER) if plain else None
-    layer = _retouching_layer(config, batch, *sizes[-1], item, multiple)
+    layer = _retouching_layer(config, batch, *sizes[-1], item, multiple, self_ensemble)
     strip = min(height, -(-rows // 2) * 2 + 2 * REACH)
     working = batch * _plain_channels(dtype) * item * strip * width if plain else _PYRAMID_SCRATCH
     if levels == 0:
@@ -162,13 +163,15 @@ def _plain_channels(dtype: torch.dtype) -> int:
 
 
 def _retouching_layer(
-    config: ABPNConfig, batch: int, height: int, width: int, item: int, multiple: float | None
+    config: ABPNConfig, batch: int, height: int, width: int, item: int, multiple: float | None, self_ensemble: bool
 ) -> int:
     """The encoder's features, which are the skips of the LAMs, and one LAM's result on top, or so many times them."""
     height, width = -(-height // 64) * 64, -(-width // 64) * 64
     features = [3 * height * width]
     features += [channels * (height >> i) * (width >> i) for i, channels in enumerate(config.encoder_widths, 1)]
     held = batch * item * sum(features)
+    # Four results and I_l, which outlast the passes.
+    kept = 5 * batch * item * features[0] if self_ensemble else 0
     if multiple is not None:
-        return round(multiple * held)
-    return held + batch * item * max(features) + _LAYER_SCRATCH
+        return kept + round(multiple * held)
+    return kept + held + batch * item * max(features) + _LAYER_SCRATCH

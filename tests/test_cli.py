@@ -68,6 +68,12 @@ def test_one_photo_into_a_folder(model: str, photo: Path, tmp_path: Path) -> Non
         assert [path.name for path in (tmp_path / folder).iterdir()] == ["in.png"]
 
 
+def test_self_ensemble(model: str, photo: Path, tmp_path: Path) -> None:
+    for name, options in (("once.png", ()), ("four.png", ("--self-ensemble",))):
+        assert run("retouch", photo, "-o", tmp_path / name, "--model", model, *options).exit_code == 0
+    assert (tmp_path / "once.png").read_bytes() != (tmp_path / "four.png").read_bytes()
+
+
 def test_strength_0(model: str, photo: Path, tmp_path: Path) -> None:
     assert run("retouch", photo, "-o", tmp_path / "out.png", "--model", model, "--strength", 0).exit_code == 0
     with Image.open(tmp_path / "out.png") as picture:

@@ -54,6 +54,22 @@ def test_equals_the_reference_bit_for_bit_on_its_backend(dtype: torch.dtype, sto
                 assert torch.equal(mine, theirs)
 
 
+@pytest.mark.parametrize("options", [{}, {"return_intermediates": True}, {"strip_rows": 32}], ids=str)
+@pytest.mark.parametrize("levels", [0, 1, 2])
+def test_self_ensemble_in_every_way(levels: int, options: dict[str, int]) -> None:
+    model = random_model()
+    image = torch.rand(2, 3, 150, 83)
+    expected = model(image, levels=levels, self_ensemble=True)
+    assert (expected - model(image, levels=levels)).abs().max() > 1e-3
+    with torch.no_grad():
+        found = accelerate(model)(image, levels=levels, self_ensemble=True, **options)
+        with use_backend("reference"):
+            plain = accelerate(model)(image, levels=levels, self_ensemble=True, **options)
+    found, plain = (part.image if isinstance(part, Retouched) else part for part in (found, plain))
+    torch.testing.assert_close(found, expected, atol=2e-6, rtol=0)
+    assert "strip_rows" in options or torch.equal(plain, expected)
+
+
 @pytest.mark.parametrize("layout", ["channels_last", "sliced", "expanded"])
 def test_any_layout_gives_the_same_picture(layout: str) -> None:
     model = random_model()

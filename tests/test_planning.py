@@ -38,6 +38,8 @@ def measured(size: tuple[int, int], dtype: torch.dtype, backend: str, preset: st
         pytest.param((2560, 512), torch.float32, "cpu", "small", 1, {"levels": 2, "strip_rows": 128}, marks=CPU),
         pytest.param((2560, 512), torch.uint8, "cpu", "small", 1, {"levels": 3, "strip_rows": 256}, marks=CPU),
         pytest.param((8192, 1024), torch.uint8, "cpu", "small", 1, {"strip_rows": 512}, marks=CPU),
+        pytest.param((1024, 960), torch.float32, "cpu", "small", 1, {"levels": 1, "self_ensemble": True}, marks=CPU),
+        pytest.param((512, 520), torch.uint8, "cpu", "small", 2, {"levels": 0, "self_ensemble": True}, marks=CPU),
         ((768, 700), torch.float32, "reference", "small", 1, {}),
         ((640, 700), torch.uint8, "reference", "small", 1, {}),
         ((256, 300), torch.float32, "reference", "base", 1, {"levels": 1}),

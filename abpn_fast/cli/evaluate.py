@@ -18,6 +18,9 @@ def evaluate(
     model: Annotated[str, typer.Option(help="Bundled weights by name, or a folder with a saved model.")] = "small",
     size: Annotated[int, typer.Option(min=64, help="Pixels of a square that pairs are fitted into.")] = 1024,
     levels: Annotated[int, typer.Option(min=0, help="How often that square is halved.")] = 2,
+    self_ensemble: Annotated[
+        bool, typer.Option("--self-ensemble", help="Judge the mirror images as well: slower, a little better.")
+    ] = False,
     every: Annotated[bool, typer.Option("--all", help="Take all pairs, not only the part kept for the test.")] = False,
     bad: Annotated[
         Literal["refuse", "skip"], typer.Option(help="What to do with files that cannot be used.")
@@ -47,7 +50,8 @@ def evaluate(
 
         pairs, names = named(photos, size=size, levels=levels, every=every, bad=bad)
         methods = classical.methods() if compare else None
-        rows = measure(load_model(model), pairs, names=names, methods=methods, lpips=lpips("alex", *["vgg"] * vgg))
+        nets = lpips("alex", *["vgg"] * vgg)
+        rows = measure(load_model(model), pairs, names=names, self_ensemble=self_ensemble, methods=methods, lpips=nets)
         means = summarise(rows)
         if json:
             report.write_json(json, means, rows, model=model)

@@ -40,6 +40,9 @@ def retouch(
     mask_threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="Leave pixels alone where the predicted mask is below this.")
     ] = None,
+    self_ensemble: Annotated[
+        bool, typer.Option("--self-ensemble", help="Judge the mirror images as well: slower, a little better.")
+    ] = False,
     save_mask: Annotated[bool, typer.Option("--save-mask", help="Write NAME.mask.png beside the result.")] = False,
     save_blend: Annotated[
         bool, typer.Option("--save-blend", help="Write NAME.blend.png, the blend layer around mid grey.")
@@ -83,6 +86,7 @@ def retouch(
                     levels=levels,
                     strength=strength,
                     mask_threshold=mask_threshold,
+                    self_ensemble=self_ensemble,
                     backend=backend,
                     overwrite=overwrite,
                     quality=quality,

@@ -81,6 +81,7 @@ def retouch_file(
     levels: int | None = None,
     strength: float = 1.0,
     mask_threshold: float | None = None,
+    self_ensemble: bool = False,
     device: str = "cpu",
     dtype: torch.dtype | None = None,
     backend: str | None = None,
@@ -105,6 +106,7 @@ def retouch_file(
         levels: how often the photo is halved before the retouching layer; None for :func:`photo_levels`.
         strength: 0 leaves the photo, 1 is the full retouch; finite.
         mask_threshold: in [0, 1]; where the predicted mask is below it, the pixels of the photo stay.
+        self_ensemble: judge the photo's mirror images as well; slower, a little better.
         device, dtype: of a model that is given by name.
         backend: None for the automatic choice.
         save_mask: a .png for the predicted mask at the size of the photo, white where it is 1.
@@ -137,6 +139,7 @@ def retouch_file(
             levels=levels,
             strength=strength,
             mask_threshold=mask_threshold,
+            self_ensemble=self_ensemble,
             # Not asked for them, the network need not hold the intermediates.
             return_intermediates=targets.mask is not None or targets.blend is not None,
         )

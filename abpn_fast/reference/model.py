@@ -99,6 +99,7 @@ class ABPN(nn.Module):
         levels: int | None = None,
         strength: float = 1.0,
         mask_threshold: float | None = None,
+        self_ensemble: bool = False,
         return_intermediates: bool = False,
     ) -> Tensor | Retouched:
         """Retouch ``image``.
@@ -108,6 +109,7 @@ class ABPN(nn.Module):
             levels: l, how often the image is halved before the retouching layer; None for ``default_levels``.
             strength: scales B_0; 0 returns the image, 1 the full retouch.
             mask_threshold: where the mask, upsampled to the image, is below it, the pixels of ``image`` stay.
+            self_ensemble: take the mean of what the retouching layer makes of I_l and of its three mirror images.
             return_intermediates: return all of ``Retouched`` instead of R_0.
 
         Returns:
@@ -115,7 +117,7 @@ class ABPN(nn.Module):
         """
         levels = self.check(image, levels, strength, mask_threshold)
         gaussian, high = laplacian_decompose(self.unit(image), levels, filter=self.config.pyramid_filter)
-        mask, low_res = self.retouch(gaussian[levels])
+        mask, low_res = (self.retouch_mirrored if self_ensemble else self.retouch)(gaussian[levels])
         blend_layers = [self.blend.reverse(gaussian[levels], low_res)]
         for i in reversed(range(levels)):
             up = upsample(blend_layers[0], (high[i].shape[-2], high[i].shape[-1]))
@@ -134,6 +136,20 @@ class ABPN(nn.Module):
         delta = torch.tanh(x)[..., :height, :width]
         low_res = thumbnail + delta if self.config.output == "residual" else (delta + 1) / 2
         return (None if mask is None else mask[..., : -(-height // 4), : -(-width // 4)]), low_res
+
+    def retouch_mirrored(self, thumbnail: Tensor) -> tuple[Tensor | None, Tensor]:
+        """The mean of :meth:`retouch` over four mirror images, the self-ensemble of EDSR (Lim et al., CVPRW 2017)."""
+        height, width = thumbnail.shape[-2:]
+        # Mirrored with what pads it: a cell of the mask is then of the same pixels in all four.
+        whole = padded(thumbnail)
+        found = [self._retouch_flipped(whole, axes) for axes in ((), (3,), (2,), (2, 3))]
+        masks = [mask for mask, _ in found if mask is not None]
+        mask = torch.stack(masks).mean(0)[..., : -(-height // 4), : -(-width // 4)] if masks else None
+        return mask, torch.stack([low_res for _, low_res in found]).mean(0)[..., :height, :width]
+
+    def _retouch_flipped(self, thumbnail: Tensor, axes: tuple[int, ...]) -> tuple[Tensor | None, Tensor]:
+        mask, low_res = self.retouch(thumbnail.flip(axes))
+        return None if mask is None else mask.flip(axes), low_res.flip(axes)
 
     def branches(self, features: list[Tensor]) -> tuple[Tensor | None, Tensor]:
         """M, and what the retouching branch makes of it and the encoder's seven features, not yet mapped to pixels."""

@@ -106,6 +106,7 @@ def measure(
     pairs: Iterable[Pair],
     *,
     names: Sequence[str] | None = None,
+    self_ensemble: bool = False,
     methods: Mapping[str, Method] | None = None,
     lpips: Mapping[str, LPIPS] | None = None,
 ) -> list[Row]:
@@ -117,6 +118,7 @@ def measure(
 
     Args:
         names: of the pairs, in their order; None for their numbers.
+        self_ensemble: as for ``ABPN.forward``.
         methods: what else to run on the same images; see ``classical.py``.
         lpips: by name; each gives a score ``lpips_<name>``, lower is better.
 
@@ -131,7 +133,7 @@ def measure(
         region = changed_region(image, target)
         if not 0 < region.mean() < 1:
             continue
-        output = model(image, levels=pair.levels, return_intermediates=True)
+        output = model(image, levels=pair.levels, self_ensemble=self_ensemble, return_intermediates=True)
         assert isinstance(output, Retouched)
         results = {MODEL: output.image.clamp(0, 1), IDENTITY: image}
         for name, method in (methods or {}).items():

@@ -35,10 +35,12 @@ def pixels(path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 
 def test_result_is_what_the_model_computes(model: abpn_fast.ABPN, photo: Path, tmp_path: Path) -> None:
-    report = retouch_file(photo, tmp_path / "out.png", model=model, levels=1, strength=0.7, mask_threshold=0.4)
+    how = {"levels": 1, "strength": 0.7, "mask_threshold": 0.4, "self_ensemble": True}
+    report = retouch_file(photo, tmp_path / "out.png", model=model, **how)  # type: ignore[arg-type]
     image = torch.from_numpy(RGBA[..., :3].copy()).permute(2, 0, 1)[None]
     with torch.no_grad():
-        expected = model(image, levels=1, strength=0.7, mask_threshold=0.4)
+        expected = model(image, **how)
+        assert not torch.equal(expected, model(image, **how | {"self_ensemble": False}))
     assert np.array_equal(pixels(tmp_path / "out.png"), expected[0].permute(1, 2, 0).numpy())
     assert (pixels(tmp_path / "out.png") != RGBA[..., :3]).any()
     assert (report.paths, report.size, report.levels) == ((tmp_path / "out.png",), (101, 70), 1)

@@ -144,6 +144,35 @@ def test_padding_repeats_the_edge() -> None:
     assert torch.equal(mask, mask_padded[..., :10])
 
 
+def test_self_ensemble_is_the_mean_of_four_mirror_images() -> None:
+    model, image = network().double(), photo(64, 128, count=1, dtype=torch.float64)
+    found = intermediates(model, image, 0, self_ensemble=True)
+    mirrored = [(image if axes is None else torch.flip(image, axes), axes) for axes in (None, [2], [3], [2, 3])]
+    passes = [(model.retouch(each), axes) for each, axes in mirrored]
+    back = [[part if axes is None else torch.flip(part, axes) for part in parts] for parts, axes in passes]
+    for part, expected in zip((found.mask, found.low_res), zip(*back, strict=True), strict=True):
+        torch.testing.assert_close(part, sum(expected) / 4, rtol=0, atol=1e-14)
+    assert (found.low_res - model.retouch(image)[1]).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("mask_branch", [True, False])
+@pytest.mark.parametrize("size", [(1, 1), (7, 13), (65, 66), (20, 190)], ids=str)
+def test_self_ensemble_of_any_size(size: tuple[int, int], mask_branch: bool) -> None:
+    model, image = network(mask_branch=mask_branch), photo(*size, count=2)
+    once, four = (intermediates(model, image, 1, self_ensemble=each) for each in (False, True))
+    assert torch.isfinite(four.image).all()
+    assert four.low_res.shape == once.low_res.shape
+    assert [part.mask is None for part in (once, four)] == [not mask_branch] * 2
+    assert not mask_branch or four.mask.shape == once.mask.shape
+
+
+def test_self_ensemble_sees_a_mirror_image_alike() -> None:
+    model, image = network().double(), photo(64, 128, dtype=torch.float64)
+    for retouch, alike in ((model.retouch, False), (model.retouch_mirrored, True)):
+        for part, mirrored in zip(retouch(image), retouch(image.flip(3)), strict=True):
+            assert ((part - mirrored.flip(3)).abs().max() < 1e-12) == alike
+
+
 def test_the_encoder_sees_the_thumbnail_from_minus_one_to_one() -> None:
     model, seen = network(), []
     model.encoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))

@@ -151,6 +151,16 @@ def test_held_out_pairs_are_fixed() -> None:
     assert all(pair.image.dtype == torch.uint8 and pair.image.shape[:2] == (1, 3) for pair in first)
 
 
+def test_self_ensemble_is_what_is_measured() -> None:
+    (pair,) = pairs()
+    model, image, target = network(), pair.image / 255, pair.target / 255
+    (row, _) = measure(model, [pair], self_ensemble=True)
+    with torch.no_grad():
+        result = model(image, levels=pair.levels, self_ensemble=True).clamp(0, 1)
+    assert row.scores["mae"] == pytest.approx((result - target).abs().mean().item(), rel=1e-6)
+    assert row.scores["mae"] != measure(model, [pair])[0].scores["mae"]
+
+
 def test_rows_of_other_methods_and_of_lpips() -> None:
     (pair,) = pairs()
     target = pair.target / 255
