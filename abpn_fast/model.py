@@ -7,6 +7,7 @@ import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,6 +23,16 @@ from abpn_fast.spare import Spare, worth_lending
 
 # M, where there is one, and R_l from I_l.
 _Retouch = Callable[[Tensor], tuple[Tensor | None, Tensor]]
+
+
+class _Call(NamedTuple):
+    """What one call of ``forward`` asks for, checked."""
+
+    levels: int
+    retouch: _Retouch
+    strength: float
+    mask_threshold: float | None
+    out: Tensor | None
 
 
 class ABPN(reference.ABPN):
@@ -122,12 +133,10 @@ class ABPN(reference.ABPN):
             assert isinstance(plain, Retouched)
             result = plain if out is None else plain._replace(image=out.copy_(plain.image))
             return result if return_intermediates else result.image
-        retouch = self.retouch_mirrored if self_ensemble else self.retouch
+        call = _Call(levels, self.retouch_mirrored if self_ensemble else self.retouch, strength, mask_threshold, out)
         if strip_rows is not None:
-            return self._in_strips(image, levels, retouch, strength, mask_threshold, out, strip_rows)
-        if return_intermediates:
-            return self._all(image, levels, retouch, strength, mask_threshold, out)
-        return self._whole(image, levels, retouch, strength, mask_threshold, out)
+            return self._in_strips(image, call, strip_rows)
+        return self._all(image, call) if return_intermediates else self._whole(image, call)
 
     def graphed(
         self,
@@ -173,15 +182,8 @@ class ABPN(reference.ABPN):
             raise ValueError("out cannot record gradients; call the model under torch.no_grad() or leave out away")
         check_out("ABPN", out, Like(image, image.shape, image.dtype), [image])
 
-    def _all(
-        self,
-        image: Tensor,
-        levels: int,
-        retouch: _Retouch,
-        strength: float,
-        mask_threshold: float | None,
-        out: Tensor | None,
-    ) -> Retouched:
+    def _all(self, image: Tensor, call: _Call) -> Retouched:
+        levels, retouch, strength, mask_threshold, out = call
         assert isinstance(self.blend, PolynomialBlend)
         pyramid = [image]
         for _ in range(levels):
@@ -197,15 +199,8 @@ class ABPN(reference.ABPN):
             result = self._finest(layers[1], image, pyramid[1], strength, mask, mask_threshold, out)
         return Retouched(result, mask, low_res, layers, pyramid)
 
-    def _whole(
-        self,
-        image: Tensor,
-        levels: int,
-        retouch: _Retouch,
-        strength: float,
-        mask_threshold: float | None,
-        out: Tensor | None,
-    ) -> Tensor:
+    def _whole(self, image: Tensor, call: _Call) -> Tensor:
+        levels, retouch, strength, mask_threshold, out = call
         result = self._lendable(image, levels) if out is None else out
         spare = Spare(result if out is None else None)
         pyramid = [image, self._down(image)]
@@ -246,16 +241,8 @@ class ABPN(reference.ABPN):
             return None
         return sparse.rectangles(mask, mask_threshold)
 
-    def _in_strips(
-        self,
-        image: Tensor,
-        levels: int,
-        retouch: _Retouch,
-        strength: float,
-        mask_threshold: float | None,
-        out: Tensor | None,
-        strip_rows: int,
-    ) -> Tensor:
+    def _in_strips(self, image: Tensor, call: _Call, strip_rows: int) -> Tensor:
+        levels, retouch, strength, mask_threshold, out = call
         whole = strips.coarse(image, levels, strip_rows, self._down)
         mask, layer = self._blend_layer(whole[-1], retouch)[::2]
         scale = None

@@ -53,8 +53,9 @@ COMPILE_FLAGS = [
     "-Wextra",
 ]
 # GCC moves loads up, on ARM by default, until the sums of a tile no longer fit in the registers; clang does not.
+ARM_FLAGS = ["-fno-schedule-insns"]
 if platform.machine() == "aarch64":
-    COMPILE_FLAGS.append("-fno-schedule-insns")
+    COMPILE_FLAGS += ARM_FLAGS
 # ``ABPN_FAST_SANITIZE=1``, for `make test-sanitize`: what is undefined or out of bounds ends the program.
 SANITIZE_FLAGS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-O1", "-g1"]
 

@@ -303,7 +303,7 @@ def instruction_set() -> str:
 
 
 def available_instruction_sets() -> list[str]:
-    """Those of ``INSTRUCTION_SETS`` that this machine has, the best last."""
+    """Those of ``INSTRUCTION_SETS`` that this machine has, in that order; the library must be loaded."""
     return [name for index, name in enumerate(INSTRUCTION_SETS) if torch.ops.abpn_fast_cpu.has_isa(index)]
 
 

@@ -23,16 +23,6 @@
 
 #define ABPN_ISA
 
-#define ABPN_PRAGMA(text) _Pragma(#text)
-#if defined(__clang__)
-#define ABPN_TARGET(features) \
-  ABPN_PRAGMA(clang attribute push(__attribute__((target(features))), apply_to = function))
-#define ABPN_TARGET_END ABPN_PRAGMA(clang attribute pop)
-#else
-#define ABPN_TARGET(features) ABPN_PRAGMA(GCC push_options) ABPN_PRAGMA(GCC target(features))
-#define ABPN_TARGET_END ABPN_PRAGMA(GCC pop_options)
-#endif
-
 namespace abpn::portable {
 #include "vector_portable.h"
 
@@ -42,6 +32,16 @@ namespace abpn::portable {
 }  // namespace abpn::portable
 
 #if defined(__x86_64__)
+
+#define ABPN_PRAGMA(text) _Pragma(#text)
+#if defined(__clang__)
+#define ABPN_TARGET(features) \
+  ABPN_PRAGMA(clang attribute push(__attribute__((target(features))), apply_to = function))
+#define ABPN_TARGET_END ABPN_PRAGMA(clang attribute pop)
+#else
+#define ABPN_TARGET(features) ABPN_PRAGMA(GCC push_options) ABPN_PRAGMA(GCC target(features))
+#define ABPN_TARGET_END ABPN_PRAGMA(GCC pop_options)
+#endif
 
 ABPN_TARGET("avx2,fma,f16c")
 namespace abpn::avx2 {
@@ -62,6 +62,10 @@ namespace abpn::avx512 {
 #include ABPN_SOURCE
 }  // namespace abpn::avx512
 ABPN_TARGET_END
+
+#undef ABPN_PRAGMA
+#undef ABPN_TARGET
+#undef ABPN_TARGET_END
 
 // The function of that name for the instruction set in use; avx512_bf16 is avx512 but for what asks for it.
 #define ABPN_FOR_ISA(function)                         \
@@ -86,6 +90,3 @@ namespace abpn::neon {
 #endif
 
 #undef ABPN_ISA
-#undef ABPN_PRAGMA
-#undef ABPN_TARGET
-#undef ABPN_TARGET_END

@@ -39,7 +39,8 @@ inline Vec where_less(Vec a, Vec b, Vec then, Vec otherwise) {
 inline Vec where_equal(Vec a, Vec b, Vec then, Vec otherwise) {
   return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.v, b.v, _CMP_EQ_OQ), otherwise.v, then.v)};
 }
-inline float multiply_add(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+
+#include "fused.h"
 
 // `exponent` holds an integer n in the low bits of its own, as after adding 1.5 * 2^23; n from -126 to 127.
 inline Vec times_power_of_two(Vec a, Vec exponent) {
@@ -113,12 +114,6 @@ inline void load_halves(const uint16_t* from, float* to) {
 inline void store_halves(const float* from, uint16_t* to) {
   const __m256i packed = _mm512_maskz_cvtps_ph(all, _mm512_loadu_ps(from), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), packed);
-}
-
-// value / 255, correctly rounded: one correction of the product does it (all 256 are tested).
-inline Vec byte_to_unit(Vec value) {
-  const Vec inverse = broadcast(1.0f / 255.0f), quotient = value * inverse;
-  return multiply_add(multiply_add(broadcast(0.0f) - quotient, broadcast(255.0f), value), inverse, quotient);
 }
 
 // from[2 i] * first + from[2 i + 1] * second.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
+import runpy
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -16,17 +16,9 @@ from abpn_fast import cuda_build
 
 CSRC = Path(__file__).parents[2] / "csrc"
 COMPILERS = ("clang++", "aarch64-linux-gnu-g++")
+BUILD = runpy.run_path(str(CSRC / "build.py"))
 # Python's headers are of one machine.
 SOURCES = sorted(path.name for path in (CSRC / "cpu").glob("*.cpp") if path.name != "library.cpp")
-
-
-def flags() -> list[str]:
-    spec = importlib.util.spec_from_file_location("csrc_build", CSRC / "build.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return list(module.COMPILE_FLAGS)
 
 
 def compiled(compiler: str, source: str, to: Path, more: Sequence[str] = ()) -> Path:
@@ -36,7 +28,17 @@ def compiled(compiler: str, source: str, to: Path, more: Sequence[str] = ()) -> 
     made = to / f"{source}.o"
     headers = [f"-I{CSRC / 'include'}", *(f"-isystem{path}" for path in include_paths())]
     target = f"-DTORCH_TARGET_VERSION={cuda_build.TORCH_TARGET}"
-    command = [compiler, *flags(), *more, "-Werror", "-fPIC", target, *headers, "-c", str(CSRC / "cpu" / source)]
+    command = [
+        compiler,
+        *BUILD["COMPILE_FLAGS"],
+        *more,
+        "-Werror",
+        "-fPIC",
+        target,
+        *headers,
+        "-c",
+        str(CSRC / "cpu" / source),
+    ]
     done = subprocess.run([*command, "-o", str(made)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return made
@@ -50,7 +52,7 @@ def test_compiles(compiler: str, source: str, tmp_path: Path) -> None:
 
 def test_sums_stay_in_registers_on_arm(tmp_path: Path) -> None:
     """Of the loop that multiplies: 24 sums, and nothing but its pixels and filters comes from memory."""
-    made = compiled("aarch64-linux-gnu-g++", "gated_conv.cpp", tmp_path, ["-fno-schedule-insns"])
+    made = compiled("aarch64-linux-gnu-g++", "gated_conv.cpp", tmp_path, BUILD["ARM_FLAGS"])
     command = ["aarch64-linux-gnu-objdump", "-dC", "--no-show-raw-insn", str(made)]
     listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     name = "<void abpn::neon::multiply<abpn::neon::Floats, 1, 8, 3>"

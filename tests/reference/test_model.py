@@ -147,9 +147,7 @@ def test_padding_repeats_the_edge() -> None:
 def test_self_ensemble_is_the_mean_of_four_mirror_images() -> None:
     model, image = network().double(), photo(64, 128, count=1, dtype=torch.float64)
     found = intermediates(model, image, 0, self_ensemble=True)
-    mirrored = [(image if axes is None else torch.flip(image, axes), axes) for axes in (None, [2], [3], [2, 3])]
-    passes = [(model.retouch(each), axes) for each, axes in mirrored]
-    back = [[part if axes is None else torch.flip(part, axes) for part in parts] for parts, axes in passes]
+    back = [[part.flip(axes) for part in model.retouch(image.flip(axes))] for axes in ([], [2], [3], [2, 3])]
     for part, expected in zip((found.mask, found.low_res), zip(*back, strict=True), strict=True):
         torch.testing.assert_close(part, sum(expected) / 4, rtol=0, atol=1e-14)
     assert (found.low_res - model.retouch(image)[1]).abs().max() > 1e-4
