@@ -22,12 +22,14 @@ class Graphed:
         example: an image of the shape, dtype and layout of all that will come; on the GPU.
 
     Raises:
-        ValueError: ``example`` is not on an NVIDIA GPU.
+        ValueError: ``example`` is not on an NVIDIA or AMD GPU.
     """
 
     def __init__(self, run: Callable[[Tensor], Tensor], example: Tensor) -> None:
         if example.device.type != "cuda":
-            raise ValueError(f"graphed records on an NVIDIA GPU, got an example on {example.device}; move it there")
+            raise ValueError(
+                f"graphed records on an NVIDIA or AMD GPU, got an example on {example.device}; move it there"
+            )
         self.run = run
         self.graph = torch.cuda.CUDAGraph()
         # Outside inference mode, whose tensors nobody could write to outside it.

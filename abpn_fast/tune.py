@@ -25,7 +25,7 @@ _SIZE = 4096
 def main() -> int:
     """Tune every kernel and write the table; 1, with the reason, where there is no GPU."""
     if not torch.cuda.is_available():
-        print("abpn_fast.tune needs an NVIDIA GPU that PyTorch can use; there is none here.", file=sys.stderr)
+        print("abpn_fast.tune needs an NVIDIA or AMD GPU that PyTorch can use; there is none here.", file=sys.stderr)
         return 1
     from abpn_fast.kernels.launching import CONFIGS, tables
 

@@ -18,12 +18,17 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 _DENSE = (torch.contiguous_format, torch.channels_last)
 
 
-def start(kernel: Any, programs: int, like: Tensor, *arguments: Any, **options: Any) -> None:
-    """Run ``programs`` programs of ``kernel`` on the device of ``like``."""
+def start(kernel: Any, programs: int, like: Tensor, *arguments: Any, threads: int, **options: Any) -> None:
+    """Run ``programs`` programs of ``kernel``, each of so many threads, on the device of ``like``."""
     if programs == 0:
         return
     with torch.cuda.device_of(like):
-        kernel[(programs,)](*arguments, enable_fp_fusion=False, **options)
+        kernel[(programs,)](*arguments, enable_fp_fusion=False, num_warps=-(-threads // warp(like)), **options)
+
+
+def warp(like: Tensor) -> int:
+    """Threads of a warp: 32, or 64 as AMD's GPUs for data centres have it."""
+    return torch.cuda.get_device_properties(like.device).warp_size if like.is_cuda else 32
 
 
 def alike(*pictures: Tensor) -> bool:

@@ -61,7 +61,7 @@ def launch(image: Tensor, filter: str, low: Tensor, high: Tensor | None = None) 
         LOW_UNIT=low_unit,
         ROWS=rows,
         COLUMNS=columns,
-        num_warps=sizes["threads"] // 32,
+        threads=sizes["threads"],
     )
 
 

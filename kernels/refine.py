@@ -1,10 +1,11 @@
 """Eq. 5, and Eq. 3 for the finest level, in one launch: the hidden layer lives in registers.
 
-A program is one warp that walks down a strip of 64 columns, for plan dot 32, and waits for no other warp. When it has
-read rows 2s and 2s + 1 of the input it knows hidden rows 2s - 1 and 2s, and by them rows 2s - 2 and 2s - 1 of the
-result. The outermost columns lack a neighbour and are not kept. Any pixel goes through the same operations in the same
-order wherever its strip or its block begins, as long as that is at an even row. A mask is laid over the finished strip:
-it takes no registers while they are scarce, and its addresses begin with what the walk returns, which only then exists.
+A program is one warp that walks down a strip of 64 columns, for plan dot 32, twice as many where warps have 64 threads,
+and waits for no other warp. When it has read rows 2s and 2s + 1 of the input it knows hidden rows 2s - 1 and 2s, and by
+them rows 2s - 2 and 2s - 1 of the result. The outermost columns lack a neighbour and are not kept. Any pixel goes
+through the same operations in the same order wherever its strip or its block begins, as long as that is at an even row.
+A mask is laid over the finished strip: it takes no registers while they are scarce, and its addresses begin with what
+the walk returns, which only then exists.
 
 Plan fma multiplies in float32, plan dot in products of matrices in the weights' dtype, which tensor cores have for half
 precision.
@@ -21,13 +22,11 @@ from torch import Tensor
 
 from abpn_fast.backends.triton import interpreted
 from abpn_fast.kernels import refine_dot, refine_fma
-from abpn_fast.kernels.launching import coefficients, start, tuned
+from abpn_fast.kernels.launching import coefficients, start, tuned, warp
 from abpn_fast.kernels.refine_mask import is_active, keep
 
 PLANS = ("fma", "dot")
 _PLAN = "ABPN_FAST_REFINE_PLAN"
-# Pairs of columns of a program, one warp: a thread per quad for fma, four threads per four columns for dot.
-_GROUPS = (32, 16)
 # From how far apart on 32 bits no longer hold it for two planes.
 _FAR = 2**30
 
@@ -47,11 +46,20 @@ _TALLEST, _SHORTEST, _PROGRAMS = 128, 16, 4096
 
 
 def plan_for(dtype: torch.dtype) -> str:
-    """Tensor cores for half precision; ``ABPN_FAST_REFINE_PLAN`` overrides it, for measurements."""
+    """Tensor cores for half precision; ``ABPN_FAST_REFINE_PLAN`` overrides it, for measurements.
+
+    Plan dot arranges its operands as NVIDIA's tensor cores take them; for AMD's it would need more registers than there
+    are.
+    """
     asked = os.environ.get(_PLAN)
     if asked and asked not in PLANS:
         raise ValueError(f"{_PLAN} must be one of {', '.join(PLANS)}, got {asked!r}; unset it for the automatic choice")
-    return asked or ("fma" if dtype == torch.float32 else "dot")
+    return asked or ("fma" if dtype == torch.float32 or torch.version.hip else "dot")
+
+
+def group_of(plan: str, threads: int) -> int:
+    """Pairs of columns of a program, one warp: a thread per quad for fma, four threads per four columns for dot."""
+    return threads if plan == "fma" else threads // 2
 
 
 def rows_per_strip(count: int, height: int, width: int, group: int, programs: int = _PROGRAMS) -> int:
@@ -77,7 +85,8 @@ def launch(
     ready = [(x.float() if plan == "fma" else x).contiguous() for x in weights]
     if plan == "fma":
         ready[0] = in_pairs(ready[0])
-    group = _GROUPS[PLANS.index(plan)]
+    threads = warp(image)
+    group = group_of(plan, threads)
     rows = rows_per_strip(count, height, width, group, **tuned("refine", image, programs=_PROGRAMS))
     pictures = (blend_low, image, image_low, out)
     planar = all(x.stride(3) == 1 for x in pictures)
@@ -109,7 +118,7 @@ def launch(
         PLANAR=int(planar),
         UNIT=unit,
         GROUP=group,
-        num_warps=1,
+        threads=threads,
     )
 
 

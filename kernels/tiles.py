@@ -25,11 +25,11 @@ def tiling(*pictures: Tensor) -> tuple[int, tuple[int, ...], tuple[tuple[int, ..
     if not alike(*pictures):
         strides = tuple(tuple(x.stride()) for x in pictures)
         block, tiles = 8 * threads, -(-width // _COLUMNS.value) * -(-height // (8 * threads // _COLUMNS.value))
-        options = {"FLAT": 0, "BLOCK": block, "PARTS": channels, "num_warps": threads // 32}
+        options = {"FLAT": 0, "BLOCK": block, "PARTS": channels, "threads": threads}
         return count * tiles, (height, width), strides, options
     # A thread's 16 bytes of the widest picture; wider loads of the others would leave gaps between the threads.
     block = threads * (16 // max(x.element_size() for x in pictures))
-    options = {"FLAT": 1, "BLOCK": block, "PARTS": parts, "num_warps": threads // 32}
+    options = {"FLAT": 1, "BLOCK": block, "PARTS": parts, "threads": threads}
     return -(-pictures[0].numel() // (block * parts)), (pictures[0].numel(),), ((),) * len(pictures), options
 
 

@@ -14,7 +14,7 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
 def test_a_cpu_and_training_are_refused() -> None:
     model = accelerate(random_model())
-    with pytest.raises(ValueError, match="NVIDIA GPU, got an example on cpu"):
+    with pytest.raises(ValueError, match="NVIDIA or AMD GPU, got an example on cpu"):
         model.graphed(torch.rand(1, 3, 64, 64))
     with pytest.raises(ValueError, match="levels"):
         model.graphed(torch.rand(1, 3, 64, 64), levels=-1)

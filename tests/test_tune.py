@@ -50,4 +50,4 @@ def test_the_fastest_candidate() -> None:
 def test_refusal_without_a_gpu() -> None:
     done = subprocess.run([sys.executable, "-m", "abpn_fast.tune"], capture_output=True, text=True, check=False)
     assert done.returncode == 1 and done.stdout == ""
-    assert done.stderr == "abpn_fast.tune needs an NVIDIA GPU that PyTorch can use; there is none here.\n"
+    assert done.stderr == "abpn_fast.tune needs an NVIDIA or AMD GPU that PyTorch can use; there is none here.\n"

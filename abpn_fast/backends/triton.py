@@ -1,4 +1,4 @@
-"""Backend ``triton``: fused kernels for NVIDIA GPUs (``kernels/``, imported as ``abpn_fast.kernels``)."""
+"""Backend ``triton``: fused kernels for NVIDIA's and AMD's GPUs (``kernels/``, imported as ``abpn_fast.kernels``)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def why_not(operator: str, tensors: Sequence[Tensor]) -> str | None:
         return f"backend triton has no {operator}"
     for tensor in tensors:
         if tensor.device.type != "cuda" and not (tensor.device.type == "cpu" and interpreted()):
-            return f"backend triton runs on tensors on an NVIDIA GPU, got one on {tensor.device}"
+            return f"backend triton runs on tensors on an NVIDIA or AMD GPU, got one on {tensor.device}"
         # j and k may have any floating dtype.
         if tensor.dtype not in _DTYPES and tensor.shape != (3,):
             return (

@@ -200,6 +200,12 @@ class TestChoice:
         if not torch.cuda.is_available():
             assert cuda.why_not("gated_conv", []) == "backend cuda needs an NVIDIA GPU, and there is none"
 
+    def test_for_amd(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.version, "hip", "6.4")
+        assert cuda.why_not("gated_conv", []) == (
+            "backend cuda is compiled by nvcc for NVIDIA GPUs, and this PyTorch is built for AMD's"
+        )
+
     def test_shapes_that_are_left_to_cudnn(self, monkeypatch: pytest.MonkeyPatch) -> None:
         given = test_gated_conv.TestContract().inputs((6, 8))
         wanted = reference.gated_conv(**given)

@@ -47,7 +47,7 @@ class Launch:
 class Code:
     """What became of a launch; registers and bytes are those of a thread, ``shared`` of a program.
 
-    ``loops`` are the numbers of instructions from a backward branch's target to the branch.
+    ``loops`` are the numbers of instructions from a backward branch's target to the branch, of NVIDIA's GPUs alone.
     """
 
     registers: int
@@ -108,9 +108,9 @@ class Compiler:
         self._process = subprocess.Popen(command, env=environment, **self._pipe)  # type: ignore[call-overload]
         self._done: dict[str, Code] = {}
 
-    def __call__(self, launch: Launch, capability: int) -> Code:
-        """``capability`` is 10 times the compute capability, 90 for sm_90."""
-        request = json.dumps(vars(launch) | {"capability": capability}, sort_keys=True)
+    def __call__(self, launch: Launch, target: str) -> Code:
+        """``target`` is sm_90 or the like, or gfx942 or the like."""
+        request = json.dumps(vars(launch) | {"target": target}, sort_keys=True)
         if request not in self._done:
             self._process.stdin.write(request + "\n")
             self._process.stdin.flush()
@@ -127,7 +127,6 @@ class Compiler:
 
 def _compile(request: dict[str, Any]) -> dict[str, Any]:
     import triton
-    from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
     kernel = getattr(importlib.import_module(request["module"]), request["kernel"])
@@ -140,8 +139,23 @@ def _compile(request: dict[str, Any]) -> dict[str, Any]:
         signature[parameter.name] = _type(value, (index,), fixed, free, constants, attributes)
     source = ASTSource(kernel, signature, constants, attributes)
     options = {"enable_fp_fusion": False, **request["options"]}
-    compiled = triton.compile(source, target=GPUTarget("cuda", request["capability"], 32), options=options)
-    return _counted(compiled)
+    target = _target(request["target"])
+    options["num_warps"] = -(-options.pop("threads") // target.warp_size)
+    compiled = triton.compile(source, target=target, options=options)
+    return _counted(compiled) if target.backend == "cuda" else _counted_amd(compiled)
+
+
+def _target(name: str) -> Any:
+    from triton.backends.compiler import GPUTarget
+
+    if name.startswith("sm_"):
+        return GPUTarget("cuda", int(name[3:]), 32)
+    return GPUTarget("hip", name, warp_size(name))
+
+
+def warp_size(target: str) -> int:
+    """Of AMD's GPUs, those for data centres, gfx9, have 64."""
+    return 64 if target.startswith("gfx9") else 32
 
 
 def _type(value: Any, path: tuple[int, ...], fixed: bool, free: bool, constants: Any, attributes: Any) -> Any:
@@ -180,6 +194,20 @@ def _counted(compiled: Any) -> dict[str, Any]:
         "opcodes": opcodes,
         "loops": _loops(listing),
         "ptx": compiled.asm["ptx"],
+    }
+
+
+def _counted_amd(compiled: Any) -> dict[str, Any]:
+    listing = compiled.asm["amdgcn"]
+    (resources,) = re.findall(r"^amdhsa.kernels:.*", listing, re.MULTILINE | re.DOTALL)
+    numbers = {name: int(number) for name, number in re.findall(r"\.(\w+):\s+(\d+)$", resources, re.MULTILINE)}
+    return {
+        "registers": numbers["vgpr_count"],
+        "stack": numbers["private_segment_fixed_size"],
+        "shared": compiled.metadata.shared,
+        "opcodes": Counter(re.findall(r"^\t([a-z]\w+)", listing, re.MULTILINE)),
+        "loops": [],
+        "ptx": "",
     }
 
 

@@ -51,9 +51,9 @@ KERNELS: dict[str, tuple[str, Callable[[torch.dtype, torch.dtype], object]]] = {
         lambda image, other: levels.launch(pixels(image), "binomial", pixels(other, SIZE // 2), pixels(other)),
     ),
 }
-TARGETS = [(name, F32, F32, capability) for name in KERNELS for capability in (80, 90, 100)]
-TARGETS += [(name, F16, F16, 90) for name in KERNELS]
-TARGETS += [(name, U8, F16, 90) for name in KERNELS if "backward" not in name]
+TARGETS = [(name, F32, F32, target) for name in KERNELS for target in ("sm_80", "sm_90", "sm_100")]
+TARGETS += [(name, F16, F16, "sm_90") for name in KERNELS]
+TARGETS += [(name, U8, F16, "sm_90") for name in KERNELS if "backward" not in name]
 
 
 @pytest.fixture(scope="module")
@@ -69,14 +69,14 @@ def launch(name: str, image: torch.dtype, other: torch.dtype) -> Launch:
     return only
 
 
-def label(name: str, image: torch.dtype, other: torch.dtype, capability: int) -> str:
-    return f"{name} {str(image)[6:]} {str(other)[6:]} sm_{capability}"
+def label(name: str, image: torch.dtype, other: torch.dtype, target: str) -> str:
+    return f"{name} {str(image)[6:]} {str(other)[6:]} {target}"
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: label(*target))
-def test_code(target: tuple[str, torch.dtype, torch.dtype, int], compiler: Compiler) -> None:
-    name, image, other, capability = target
-    code = compiler(launch(name, image, other), capability)
+def test_code(target: tuple[str, torch.dtype, torch.dtype, str], compiler: Compiler) -> None:
+    name, image, other, gpu = target
+    code = compiler(launch(name, image, other), gpu)
     assert code.stack == 0 and code.count(r"(LDL|STL)\b") == 0, "registers are spilled"
     assert "tf32" not in code.ptx
     # Each picture is read, and each of half its length or more written, 16 bytes a thread where its pixels have room.
@@ -126,7 +126,7 @@ SPILLS: dict[str, dict[str, int]] = {"3.6": {}, "3.7": {"box, odd width": 4}}
 def test_other_code_paths(name: str, compiler: Compiler) -> None:
     module, run = OTHERS[name]
     (only,) = launches(module, run)
-    code = compiler(only, 90)
+    code = compiler(only, "sm_90")
     spills = recorded(SPILLS).get(name, 0)
     assert (code.stack == 0 or spills) and code.count(r"(LDL|STL)\b") <= spills, "registers are spilled"
     assert code.count("LDG") > 0 and code.count("STG") > 0

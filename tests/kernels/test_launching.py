@@ -24,14 +24,22 @@ class Kernel:
 
 def test_fusion_is_never_left_to_the_compiler() -> None:
     kernel, x = Kernel(), torch.zeros(2)
-    launching.start(kernel, 3, x, x, 1, num_warps=2)
+    launching.start(kernel, 3, x, x, 1, threads=64)
     ((grid, arguments, options),) = kernel.launched
     assert grid == (3,) and arguments == (x, 1) and options == {"enable_fp_fusion": False, "num_warps": 2}
 
 
+def test_warps(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel, x = Kernel(), torch.zeros(2)
+    monkeypatch.setattr(launching, "warp", lambda like: 64)
+    for threads in (32, 64, 128):
+        launching.start(kernel, 3, x, threads=threads)
+    assert [options["num_warps"] for _, _, options in kernel.launched] == [1, 1, 2]
+
+
 def test_nothing_to_do_launches_nothing() -> None:
     kernel, x = Kernel(), torch.zeros(2)
-    launching.start(kernel, 0, x, x)
+    launching.start(kernel, 0, x, x, threads=32)
     assert kernel.launched == []
 
 
@@ -51,5 +59,5 @@ def test_the_interpreter_is_never_chosen_automatically(monkeypatch: pytest.Monke
         assert choose("auto", "pyramid_down", [image.to(dtype)]) in ("cpu", "reference")
     assert choose("triton", "pyramid_down", [image]) == "triton"
     monkeypatch.delenv("TRITON_INTERPRET")
-    with pytest.raises(RuntimeError, match="backend triton runs on tensors on an NVIDIA GPU, got one on cpu"):
+    with pytest.raises(RuntimeError, match="backend triton runs on tensors on an NVIDIA or AMD GPU, got one on cpu"):
         choose("triton", "pyramid_down", [image])

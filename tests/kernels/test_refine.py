@@ -47,7 +47,7 @@ def _narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     from abpn_fast.kernels import refine
 
     if DEVICE == "cpu":
-        monkeypatch.setattr(refine, "_GROUPS", (4, 4))
+        monkeypatch.setattr(refine, "group_of", lambda plan, threads: 4)
         monkeypatch.setattr(refine, "_SHORTEST", 2)
 
 
@@ -71,10 +71,9 @@ class TestParity:
     def test_bytes(self) -> None:
         BLEND().check(small(BLEND(), (2, 5), torch.uint8), "triton")
 
-    @pytest.mark.usefixtures("_dot")
     @pytest.mark.parametrize("dtype", HALVES, ids=str)
-    def test_half(self, dtype: torch.dtype) -> None:
-        BLEND().check(small(BLEND(), (6, 7), dtype), "triton")
+    def test_half(self, dtype: torch.dtype, plan: str) -> None:
+        BLEND().check(small(BLEND(), (6, 7) if plan == "dot" else (3, 4), dtype), "triton")
 
     @pytest.mark.usefixtures("_dot")
     @pytest.mark.parametrize("count", [0, 2])
@@ -104,6 +103,15 @@ class TestParity:
         BLEND().run(inputs, "triton", out=guard.view)
         assert_same_bits(guard.view, whole)
         assert guard.intact
+
+    def test_warps_of_64_threads(self, plan: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        from abpn_fast.kernels import refine
+
+        inputs = small(BLEND(), (3, 70))
+        usual = BLEND().run(inputs, "triton")
+        if DEVICE == "cpu":
+            monkeypatch.setattr(refine, "warp", lambda like: 64)
+        assert_same_bits(BLEND().run(inputs, "triton"), usual)
 
     def test_far_apart(self, plan: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """With addresses of 64 bits throughout: the same bits."""
@@ -175,6 +183,8 @@ def test_choice_of_plan(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.delenv("ABPN_FAST_REFINE_PLAN", raising=False)
     assert [plan_for(dtype) for dtype in (torch.float32, *HALVES)] == ["fma", "dot", "dot"]
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    assert [plan_for(dtype) for dtype in (torch.float32, *HALVES)] == ["fma", "fma", "fma"]
     monkeypatch.setenv("ABPN_FAST_REFINE_PLAN", "abacus")
     with pytest.raises(ValueError, match="ABPN_FAST_REFINE_PLAN must be one of fma, dot, got 'abacus'"):
         plan_for(torch.float32)

@@ -13,16 +13,16 @@ from abpn_fast.kernels import cost, refine
 from tests.kernels.codegen import Compiler, Launch, launches, recorded
 
 F32, F16, BF16, U8 = torch.float32, torch.float16, torch.bfloat16, torch.uint8
-# Image, blend layer, capability.
-TARGETS = [(F32, F32, 80), (F32, F32, 90), (F32, F32, 100)]
-TARGETS += [(F16, F16, 80), (F16, F16, 90), (F16, F16, 100), (U8, BF16, 90)]
+# Image, blend layer, GPU.
+TARGETS = [(kind, kind, gpu) for kind in (F32, F16) for gpu in ("sm_80", "sm_90", "sm_100")]
+TARGETS += [(U8, BF16, "sm_90")]
 # For each target how many registers a thread may have and how many bytes a program, by versions of Triton.
 BUDGETS = {
     "3.6": [(254, 0), (254, 0), (254, 0), (248, 512), (240, 1024), (248, 1024), (255, 1024)],
     "3.7": [(254, 0), (254, 0), (255, 0), (246, 5120), (240, 5120), (240, 5120), (254, 5120)],
 }
 # Loads and stores of spilled registers, where there are any.
-SPILLS = {"3.6": {(F32, F32, 100): 10}, "3.7": {(F32, F32, 100): 30}}
+SPILLS = {"3.6": {(F32, F32, "sm_100"): 10}, "3.7": {(F32, F32, "sm_100"): 30}}
 # Instructions for two rows of 32 pixels in the middle of the image, and where it is not in the blend layer's dtype.
 STEPS = {"3.6": (460, 520), "3.7": (460, 540)}
 
@@ -54,14 +54,14 @@ def launch(image: torch.dtype, low: torch.dtype, size: int = 4096) -> Launch:
     return only
 
 
-def label(target: tuple[torch.dtype, torch.dtype, int]) -> str:
-    return f"{str(target[0])[6:]}-{str(target[1])[6:]}-sm_{target[2]}"
+def label(target: tuple[torch.dtype, torch.dtype, str]) -> str:
+    return f"{str(target[0])[6:]}-{str(target[1])[6:]}-{target[2]}"
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=label)
-def test_code(target: tuple[torch.dtype, torch.dtype, int], compiler: Compiler) -> None:
-    image, low, capability = target
-    code = compiler(launch(image, low), capability)
+def test_code(target: tuple[torch.dtype, torch.dtype, str], compiler: Compiler) -> None:
+    image, low, gpu = target
+    code = compiler(launch(image, low), gpu)
     matrices = code.count("HMMA|HGMMA|UTCHMMA")
     spills = code.count(r"(LDL|STL)\b")
     print(label(target), code.registers, code.shared, sum(code.opcodes.values()), matrices, spills, code.loops)
