@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NATIVE := $(wildcard csrc/*.py csrc/*/*)
 
-.PHONY: test test-sanitize lint bench demo clean
+.PHONY: test test-sanitize lint bench demo docs clean
 test: lint
 	$(BIN)/python -m pytest -q tests
 
@@ -27,6 +27,11 @@ bench: $(VENV)/native $(VENV)/peers
 
 demo: $(VENV)/native
 	$(BIN)/python -m examples.demo
+
+# Every public docstring as pages, build/docs/index.html. pdoc looks for the types of a class where it is imported.
+docs: $(VENV)/native
+	$(BIN)/python -W "ignore:Error parsing type annotation" -m pdoc --docformat google --no-show-source -o build/docs \
+		abpn_fast abpn_fast.photo abpn_fast.training
 
 $(VENV)/ready: requirements-dev.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "abpn_fast needs Python 3.10 or newer")'

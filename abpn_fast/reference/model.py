@@ -83,6 +83,7 @@ class ABPN(nn.Module):
     """
 
     def __init__(self, config: ABPNConfig | str = "base") -> None:
+        """A model with fresh weights, in training mode."""
         super().__init__()
         config = as_config(config)
         self.config = config
