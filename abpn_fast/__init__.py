@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from abpn_fast import ops, reference
     from abpn_fast.backends import compatible_backends, use_backend, why_not
     from abpn_fast.config import ABPNConfig
+    from abpn_fast.export import export_onnx
     from abpn_fast.model import ABPN, accelerate
     from abpn_fast.photo import retouch_file
     from abpn_fast.planning import Plan, plan
@@ -27,6 +28,7 @@ _HOME = {
     "accelerate": "model",
     "compatible_backends": "backends",
     "default_levels": "reference",
+    "export_onnx": "export",
     "ops": "ops",
     "plan": "planning",
     "reference": "reference",
@@ -58,6 +60,7 @@ __all__ = [
     "accelerate",
     "compatible_backends",
     "default_levels",
+    "export_onnx",
     "ops",
     "plan",
     "reference",

@@ -37,7 +37,7 @@ def test_examples_run(page: Path, code: str) -> None:
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
-    links = re.findall(r"\]\(([^)#:]+)\)", page.read_text())
+    links = re.findall(r"\]\(([^)#:]+)[)#]", page.read_text())
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 

@@ -14,6 +14,7 @@ except ModuleNotFoundError as error:
 
 from abpn_fast.cli.ablate import ablate
 from abpn_fast.cli.evaluate import evaluate
+from abpn_fast.cli.export import export
 from abpn_fast.cli.failures import complain
 from abpn_fast.cli.fetch_vgg import fetch_vgg
 from abpn_fast.cli.retouch import retouch
@@ -38,7 +39,7 @@ class _Commands(TyperGroup):
 
 
 app = typer.Typer(cls=_Commands, add_completion=False, pretty_exceptions_enable=False)
-for command in (retouch, train, evaluate, ablate, fetch_vgg):
+for command in (retouch, train, evaluate, ablate, export, fetch_vgg):
     app.command()(command)
 
 

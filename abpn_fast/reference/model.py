@@ -136,7 +136,7 @@ class ABPN(nn.Module):
         mask, x = self.branches(self.encoder(2 * padded(thumbnail) - 1))
         delta = torch.tanh(x)[..., :height, :width]
         low_res = thumbnail + delta if self.config.output == "residual" else (delta + 1) / 2
-        return (None if mask is None else mask[..., : -(-height // 4), : -(-width // 4)]), low_res
+        return (None if mask is None else mask[..., : (height + 3) // 4, : (width + 3) // 4]), low_res
 
     def retouch_mirrored(self, thumbnail: Tensor) -> tuple[Tensor | None, Tensor]:
         """The mean of :meth:`retouch` over four mirror images, the self-ensemble of EDSR (Lim et al., CVPRW 2017)."""
@@ -145,7 +145,7 @@ class ABPN(nn.Module):
         whole = padded(thumbnail)
         found = [self._retouch_flipped(whole, axes) for axes in ((), (3,), (2,), (2, 3))]
         masks = [mask for mask, _ in found if mask is not None]
-        mask = torch.stack(masks).mean(0)[..., : -(-height // 4), : -(-width // 4)] if masks else None
+        mask = torch.stack(masks).mean(0)[..., : (height + 3) // 4, : (width + 3) // 4] if masks else None
         return mask, torch.stack([low_res for _, low_res in found]).mean(0)[..., :height, :width]
 
     def _retouch_flipped(self, thumbnail: Tensor, axes: tuple[int, ...]) -> tuple[Tensor | None, Tensor]:
@@ -217,5 +217,5 @@ class ABPN(nn.Module):
 def padded(thumbnail: Tensor) -> Tensor:
     """Both sides raised to multiples of 64, six halvings of the encoder, by repeating the last row and column."""
     # Not `-side % 64`, which torch.compile has no code for where sizes vary.
-    down, right = (-(-side // 64) * 64 - side for side in thumbnail.shape[-2:])
+    down, right = ((side + 63) // 64 * 64 - side for side in thumbnail.shape[-2:])
     return pad(thumbnail, (0, right, 0, down), mode="replicate") if down or right else thumbnail

@@ -16,7 +16,7 @@ def why_not() -> str | None:
     try:
         importlib.import_module("onnxruntime")
     except ImportError:
-        return "onnxruntime not installed; see requirements-bench.txt"
+        return "onnxruntime not installed; see requirements-dev.txt"
     return export.why_not()
 
 
@@ -29,4 +29,4 @@ def prepare(model: reference.ABPN, image: Tensor) -> Callable[[], Tensor]:
     file = export.onnx_file(model, image)
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     inputs = {session.get_inputs()[0].name: image.numpy()}
-    return lambda: torch.from_numpy(session.run(None, inputs)[0])
+    return lambda: torch.from_numpy(session.run(["retouched"], inputs)[0])
