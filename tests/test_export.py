@@ -74,7 +74,7 @@ def test_refused(tmp_path: Path) -> None:
     for levels in (-1, None, 1.5, 17):
         with pytest.raises((ValueError, TypeError), match=f"levels must be .*integer.*, got {levels}"):
             abpn_fast.export_onnx(model, tmp_path / "x.onnx", levels=levels)  # type: ignore[arg-type]
-    with pytest.raises(FileNotFoundError, match="no such folder: .*none; create it first"):
+    with pytest.raises(FileNotFoundError, match=r"no such folder: .*none; create it first"):
         abpn_fast.export_onnx(model, tmp_path / "none" / "x.onnx", levels=1)
     assert [*tmp_path.iterdir()] == []
 

@@ -14,7 +14,9 @@ def export(
     out: Annotated[Path, typer.Argument(metavar="FILE", help="The ONNX file to write.")],
     levels: Annotated[
         int,
-        typer.Option(min=0, help="How often a photo is halved before it is judged; 2 for one of about 4096 pixels."),
+        typer.Option(
+            min=0, max=16, help="How often a photo is halved before it is judged; 2 for one of about 4096 pixels."
+        ),
     ],
     model: Annotated[str, typer.Option(help="Bundled weights by name, or a folder with a saved model.")] = "small",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")] = False,
