@@ -43,7 +43,7 @@ class ABPN(reference.ABPN):
     ``refining=False``) and ``levels=0`` run as the reference does.
 
     Args:
-        config: the options, or the name of a preset, ``"base"`` or ``"small"``.
+        config: the options, or the name of a preset, ``"base"``, ``"medium"`` or ``"small"``.
     """
 
     def __init__(self, config: ABPNConfig | str = "base") -> None:

@@ -16,9 +16,9 @@ from abpn_fast.training.photos import load_photos
 PORTRAIT = Path(__file__).parents[1] / "examples" / "portrait.jpg"
 
 
-@pytest.fixture(scope="module")
-def model() -> ABPN:
-    return ABPN.from_pretrained("small")
+@pytest.fixture(scope="module", params=bundled())
+def model(request: pytest.FixtureRequest) -> ABPN:
+    return ABPN.from_pretrained(request.param)
 
 
 def test_removes_drawn_blemishes_and_leaves_the_rest(model: ABPN) -> None:
@@ -36,6 +36,7 @@ def test_strength_zero_leaves_every_grey_level(model: ABPN) -> None:
 
 
 def test_a_card_with_the_licence_lies_beside_them() -> None:
-    assert bundled() == ["small"]
-    card = Path(abpn_fast.__file__).parent / "weights" / "small" / "README.md"
-    assert "Apache-2.0" in card.read_text(encoding="utf-8")
+    assert bundled() == ["medium", "small"]
+    for name in bundled():
+        card = Path(abpn_fast.__file__).parent / "weights" / name / "README.md"
+        assert "Apache-2.0" in card.read_text(encoding="utf-8")

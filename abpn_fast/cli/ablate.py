@@ -18,7 +18,7 @@ def ablate(
     run: Annotated[Path, typer.Option(help="Folder for every variant and the table; what is there goes on.")],
     steps: Annotated[int, typer.Option(min=1, help="Batches for each variant.")] = 1500,
     widths: Annotated[
-        str, typer.Option(help='Six channel counts of the encoder, or a preset: "small", "base".')
+        str, typer.Option(help='Six channel counts of the encoder, or a preset: "small", "medium", "base".')
     ] = "8,16,32,64,64,64",
     variant: Annotated[list[str] | None, typer.Option(help="Only this one; may be repeated.")] = None,
     seed: Annotated[int, typer.Option(help="Of weights, crops and blemishes.")] = 0,

@@ -21,7 +21,8 @@ def train(
         typer.Option(help="Learn from pairs or draw blemishes onto clean photos; default: what the folder holds."),
     ] = None,
     preset: Annotated[
-        Literal["base", "small"] | None, typer.Option(help="Of the model; default: that of --start, else small.")
+        Literal["base", "medium", "small"] | None,
+        typer.Option(help="Of the model; default: that of --start, else small."),
     ] = None,
     start: Annotated[str | None, typer.Option(help="Bundled weights, or a folder with a model, to begin with.")] = None,
     steps: Annotated[

@@ -79,7 +79,7 @@ class ABPN(nn.Module):
     """Adaptive Blend Pyramid Network.
 
     Args:
-        config: the options, or the name of a preset, ``"base"`` or ``"small"``.
+        config: the options, or the name of a preset, ``"base"``, ``"medium"`` or ``"small"``.
     """
 
     def __init__(self, config: ABPNConfig | str = "base") -> None:

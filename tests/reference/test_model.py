@@ -36,7 +36,10 @@ def intermediates(model: ABPN, image: torch.Tensor, levels: int, **options: Any)
     return output
 
 
-@pytest.mark.parametrize(("preset", "parameters", "gmac"), [("small", 2_946_108, 1.5), ("base", 46_975_452, 23)])
+@pytest.mark.parametrize(
+    ("preset", "parameters", "gmac"),
+    [("small", 2_946_108, 1.5), ("medium", 4_081_692, 4.3), ("base", 46_975_452, 23)],
+)
 def test_size_and_cost(preset: str, parameters: int, gmac: float) -> None:
     with torch.device("meta"):
         model = ABPN(preset).eval()
