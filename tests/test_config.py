@@ -81,7 +81,7 @@ def test_context_block_needs_a_mask() -> None:
 
 
 def test_unknown_preset_and_option() -> None:
-    with pytest.raises(ValueError, match="preset must be one of base, small, got 'tiny'"):
+    with pytest.raises(ValueError, match="preset must be one of base, medium, small, got 'tiny'"):
         ABPNConfig.preset("tiny")
     with pytest.raises(TypeError, match="depth"):
         ABPNConfig.preset("small", depth=3)

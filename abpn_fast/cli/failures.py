@@ -10,8 +10,15 @@ import typer
 
 FAILURES = (OSError, ValueError, TypeError, RuntimeError, ArithmeticError, MemoryError)
 # The extras of the package that bring what is imported; all else has the name it is imported by.
-_EXTRAS = {"PIL": "photo", "rich": "photo", "lightning_fabric": "train", "platformdirs": "train", "cv2": "compare"}
-_EXTRAS |= dict.fromkeys(("onnx", "onnxscript"), "export")
+_EXTRAS = {
+    "PIL": "photo",
+    "rich": "photo",
+    "lightning_fabric": "train",
+    "platformdirs": "train",
+    "cv2": "compare",
+    "onnx": "export",
+    "onnxscript": "export",
+}
 
 
 @contextmanager
