@@ -19,7 +19,6 @@ from abpn_fast import checkpoint, reference
 from abpn_fast.reference.model import check_levels
 from abpn_fast.reference.upsample import upsample
 
-_PACKAGES = ("onnx", "onnxscript")
 # A thumbnail whose sides are no multiples of 64, so that what pads it is part of the graph.
 _THUMBNAIL = (9, 13)
 _MOST_LEVELS = 16
@@ -47,9 +46,8 @@ def export_onnx(model: reference.ABPN, path: str | os.PathLike[str], *, levels: 
         OSError: the file cannot be written, or its folder does not exist.
     """
     path = Path(path)
-    for package in _PACKAGES:
-        if importlib.util.find_spec(package) is None:
-            raise ModuleNotFoundError(f"{package} is not installed; pip install 'abpn_fast[export]'", name=package)
+    if missing := missing_packages():
+        raise ModuleNotFoundError(f"{missing[0]} is not installed; pip install 'abpn_fast[export]'", name=missing[0])
     if levels is None:
         raise TypeError("levels must be an integer, got None; a file has one number of levels for photos of all sizes")
     check_levels(levels, *_THUMBNAIL, model.config)
@@ -64,6 +62,11 @@ def export_onnx(model: reference.ABPN, path: str | os.PathLike[str], *, levels: 
     program.model.metadata_props["levels"] = str(levels)
     checkpoint.replace(path, program.save)
     return path
+
+
+def missing_packages() -> list[str]:
+    """Those that write ONNX and are not installed."""
+    return [package for package in ("onnx", "onnxscript") if importlib.util.find_spec(package) is None]
 
 
 def onnx_program(model: reference.ABPN, image: Tensor, *, levels: int, **options: Any) -> torch.onnx.ONNXProgram:

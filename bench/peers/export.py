@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import os
 from pathlib import Path
 
@@ -17,7 +16,7 @@ CACHE = Path(".cache/bench")
 
 def why_not() -> str | None:
     """What is missing for the export, or None."""
-    missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
+    missing = export.missing_packages()
     return f"{' and '.join(missing)} not installed; see requirements-dev.txt" if missing else None
 
 
