@@ -10,12 +10,16 @@
 
 namespace abpn {
 
-void reduce(const Picture& image, bool box, const Picture& out) {
-  const auto reduce_rows = ABPN_FOR_ISA(reduce_rows);
-  over_rows(out, [&](int64_t begin, int64_t end) { reduce_rows(image, box, out, begin, end); });
+void reduce_rows(const Picture& image, bool box, const Picture& out, int64_t begin, int64_t end) {
+  ABPN_FOR_ISA(reduce_rows)(image, box, out, begin, end);
 }
 
-void pyramid_down(Tensor image, bool box, Tensor out) { reduce(input(image), box, output(out)); }
+void pyramid_down(Tensor image, bool box, Tensor out) {
+  const auto run = [&](int64_t, const Picture& image, const Picture& out) {
+    over_rows(out, [&](int64_t begin, int64_t end) { reduce_rows(image, box, out, begin, end); });
+  };
+  by_channels(run, input(image), output(out));
+}
 
 }  // namespace abpn
 
@@ -35,26 +39,53 @@ inline Vec halved(Vec before, Vec left, Vec right, Vec after, bool box) {
   return halved(before, left, right, after, box, broadcast(0.5f), broadcast(0.125f));
 }
 
-// Of four rows; not past the end.
-inline void halve_rows(const float* const from[4], bool box, int64_t count, float* to) {
-  const float *before = from[0], *left = from[1], *right = from[2], *after = from[3];
-  int64_t i = 0;
-  for (; i + lanes <= count; i += lanes)
-    store(to + i, halved(load(before + i), load(left + i), load(right + i), load(after + i), box));
-  for (; i < count; ++i)
-    to[i] = halved(before[i], left[i], right[i], after[i], box, 0.5f, 0.125f);
-}
+// Of four rows, columns `there` of them.
+struct HalvedRows {
+  const float* const (&from)[4];
+  const bool box;
+  const int64_t there;
 
-// Of four columns, 2 i to 2 i + 3 for result i; whole vectors, past the end.
-inline void halve_columns(const float* from, bool box, int64_t count, float* to) {
+  float column(int64_t x) const { return halved(from[0][x], from[1][x], from[2][x], from[3][x], box, 0.5f, 0.125f); }
+
+  // Columns x, x + 2, ... and x + 1, x + 3, ..., the last repeated.
+  Pair columns(int64_t x) const {
+    if (x + 2 * lanes <= there) {
+      const auto part = [&](int64_t x) {
+        return halved(load(from[0] + x), load(from[1] + x), load(from[2] + x), load(from[3] + x), box);
+      };
+      return separated(part(x), part(x + lanes));
+    }
+    return last_columns(x);
+  }
+
+ private:
+  // Not inlined: once per row is nothing.
+  [[gnu::noinline]] Pair last_columns(int64_t x) const {
+    float some[2 * lanes];
+    const int64_t left = std::max<int64_t>(there - x, 0);
+    for (int64_t i = 0; i < 2 * lanes; i += lanes) {
+      const auto row = [&](int r) { return load_some(from[r] + x + i, 0, left - i); };
+      store(some + i, halved(row(0), row(1), row(2), row(3), box));
+    }
+    std::fill(some + left, some + 2 * lanes, column(there - 1));
+    return separated(load(some), load(some + lanes));
+  }
+};
+
+// Of the rows, then of four columns, 2 i - 1 to 2 i + 2 from `first` on for result i.
+inline void halve(const HalvedRows& rows, int64_t first, int64_t count, const Row& to) {
+  Vec odd_before = broadcast(rows.column(0));
+  Pair here = rows.columns(first);
   for (int64_t i = 0; i < count; i += lanes) {
-    const Pair first = separated(load(from + 2 * i), load(from + 2 * i + lanes));
-    const Pair second = separated(load(from + 2 * i + 2), load(from + 2 * i + 2 + lanes));
-    store(to + i, halved(first.first, first.second, second.first, second.second, box));
+    const Pair after = rows.columns(first + 2 * (i + lanes));
+    const Vec before = last_then(odd_before, here.second), next = then_first(here.first, after.first);
+    to.put(i, count, halved(before, here.first, here.second, next, rows.box));
+    odd_before = here.second;
+    here = after;
   }
 }
 
-// The same of bytes, whose sums over rows and columns are integers up to 64 * 255.
+// The same of bytes, whose sums over rows and columns are integers up to 64 * 255: the rows, then the columns.
 inline void halve_rows(const uint8_t* const from[4], bool box, int64_t count, int16_t* to) {
   const uint8_t *before = from[0], *left = from[1], *right = from[2], *after = from[3];
   if (box)
@@ -63,12 +94,12 @@ inline void halve_rows(const uint8_t* const from[4], bool box, int64_t count, in
     for (int64_t i = 0; i < count; ++i) to[i] = static_cast<int16_t>(before[i] + 3 * (left[i] + right[i]) + after[i]);
 }
 
-inline void halve_columns(const int16_t* from, bool box, int64_t count, float* to) {
+inline void halve_columns(const int16_t* from, bool box, int64_t count, const Row& to) {
   const int16_t outer = box ? 0 : 1, inner = box ? 1 : 3;
   const Vec mean = broadcast(box ? 1.0f / 4.0f : 1.0f / 64.0f);
   for (int64_t i = 0; i < count; i += lanes) {
     const Vec sum = sums_of_pairs(from + 2 * i, outer, inner) + sums_of_pairs(from + 2 * i + 2, inner, outer);
-    store(to + i, byte_to_unit(sum * mean));
+    to.put(i, count, byte_to_unit(sum * mean));
   }
 }
 
@@ -89,18 +120,18 @@ class RowReducer {
   RowReducer(const Picture& image, bool box, int64_t x, int64_t count)
       : image_(image), box_(box), columns_(x, count, image.width) {}
 
-  // Channel c to `to + c * reduced_chunk`.
-  void reduce(int64_t n, int64_t y, float* to) {
+  // Channel c to `to[c]`.
+  void reduce(int64_t n, int64_t y, const Row* to) {
     int64_t rows[4];
     for (int64_t i = 0; i < 4; ++i) rows[i] = std::clamp<int64_t>(2 * y - 1 + i, 0, image_.height - 1);
     if (image_.kind == Kind::u8 && image_.interleaved()) return reduce_interleaved(n, rows, to);
-    for (int64_t c = 0; c < 3; ++c, to += reduced_chunk) {
+    for (int64_t c = 0; c < image_.channels; ++c) {
       if (image_.kind == Kind::u8 && image_.stride[3] == 1)
-        reduce_channel(in_place<uint8_t>(n, c, rows), sums_, to);
-      else if (image_.kind == Kind::f32 && image_.stride[3] == 1)
-        reduce_channel(in_place<float>(n, c, rows), means_, to);
+        reduce_bytes(in_place<uint8_t>(n, c, rows), to[c]);
+      else if (of_floats(image_))
+        reduce_floats(in_place<float>(n, c, rows), to[c]);
       else
-        reduce_channel(copied(n, c, rows), means_, to);
+        reduce_floats(copied(n, c, rows), to[c]);
     }
   }
 
@@ -131,35 +162,35 @@ class RowReducer {
     return from;
   }
 
-  // Through a row of means, or of sums where the rows are bytes.
-  template <class T, class Sum>
-  void reduce_channel(const Four<T>& from, Sum* row, float* to) {
-    halve_rows(from.rows, box_, columns_.there, row + columns_.before);
-    reduce_halved(row, to);
+  void reduce_floats(const Four<float>& from, const Row& to) const {
+    halve({from.rows, box_, columns_.there}, 1 - columns_.before, columns_.count, to);
   }
-  void reduce_interleaved(int64_t n, const int64_t (&rows)[4], float* to) {
+  void reduce_bytes(const Four<uint8_t>& from, const Row& to) {
+    halve_rows(from.rows, box_, columns_.there, sums_ + columns_.before);
+    reduce_sums(to);
+  }
+  void reduce_interleaved(int64_t n, const int64_t (&rows)[4], const Row* to) {
     int16_t together[3 * step];
     halve_rows(in_place<uint8_t>(n, 0, rows).rows, box_, 3 * columns_.there, together);
-    for (int64_t c = 0; c < 3; ++c, to += reduced_chunk) {
+    for (int64_t c = 0; c < 3; ++c) {
       for (int64_t i = 0; i < columns_.there; ++i) sums_[columns_.before + i] = together[3 * i + c];
-      reduce_halved(sums_, to);
+      reduce_sums(to[c]);
     }
   }
 
   // The outermost columns repeated, then halved.
-  template <class T>
-  void reduce_halved(T* row, float* to) const {
+  void reduce_sums(const Row& to) {
     const int64_t first = columns_.before, last = first + columns_.there - 1;
-    std::fill(row, row + first, row[first]);
-    std::fill(row + last + 1, row + 2 * columns_.count + 2, row[last]);
-    halve_columns(row, box_, columns_.count, to);
+    std::fill(sums_, sums_ + first, sums_[first]);
+    std::fill(sums_ + last + 1, sums_ + 2 * columns_.count + 2, sums_[last]);
+    halve_columns(sums_, box_, columns_.count, to);
   }
 
   const Picture& image_;
   const bool box_;
   const ColumnsToReduce columns_;
   int64_t held_[4] = {-1, -1, -1, -1};
-  float copies_[4][3 * step], means_[step];
+  float copies_[4][3 * step];
   int16_t sums_[step];
 };
 
@@ -169,8 +200,10 @@ inline void reduce_columns(const Picture& image, bool box, const Picture& out, i
   float reduced[3 * reduced_chunk];
   for (int64_t row = begin; row < end; ++row) {
     const int64_t n = row / out.height, y = row % out.height;
-    reducer.reduce(n, y, reduced);
-    store_rows(reduced, reduced_chunk, out, n, y, x, count);
+    Row rows[3];
+    for (int64_t c = 0; c < out.channels; ++c) rows[c] = row_or_buffer(out, n, c, y, x, reduced + c * reduced_chunk);
+    reducer.reduce(n, y, rows);
+    if (!of_floats(out)) store_rows(reduced, reduced_chunk, out, n, y, x, count);
   }
 }
 

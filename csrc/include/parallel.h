@@ -18,10 +18,11 @@ void by_channels(const Body& body, const Pictures&... pictures) {
   for (int64_t c = 0; c < 3; ++c) body(c, pictures.channel(c)...);
 }
 
+constexpr int64_t pixels_worth_a_thread = 32768;
+
 // Runs body(begin, end) over the rows of all images of a picture; small ones stay on one thread.
 template <class Body>
 void over_rows(const Picture& picture, const Body& body) {
-  constexpr int64_t pixels_worth_a_thread = 32768;
   const int64_t grain = std::max<int64_t>(1, pixels_worth_a_thread / std::max<int64_t>(1, picture.width));
   const int64_t rows = picture.count * picture.height;
   if (rows > 0) torch::stable::parallel_for(0, rows, grain, body);

@@ -1,14 +1,11 @@
-// The steps of the image pyramid, over whole levels.
+// A step of the image pyramid.
 #pragma once
 
 #include "picture.h"
 
 namespace abpn {
 
-// I_{i+1} from I_i.
-void reduce(const Picture& image, bool box, const Picture& out);
-
-// H_i = I_i - up(I_{i+1}).
-void subtract_upsampled(const Picture& image, const Picture& low, const Picture& out);
+// Rows [begin, end) of I_{i+1} = `out` from I_i, those of all pictures counted through.
+void reduce_rows(const Picture& image, bool box, const Picture& out, int64_t begin, int64_t end);
 
 }  // namespace abpn

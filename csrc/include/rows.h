@@ -156,6 +156,35 @@ inline void stream(const char* from, char* to, int64_t count) {
   std::memcpy(to + i, from + i, count - i);
 }
 
+// Whose rows need no conversion.
+inline bool of_floats(const Picture& picture) { return picture.kind == Kind::f32 && picture.stride[3] == 1; }
+
+// Floats to write to, past the caches or not.
+struct Row {
+  float* to;
+  bool past_caches;
+
+  // Lanes i, i + 1, ... before `count`.
+  void put(int64_t i, int64_t count, Vec a) const {
+    if (i + lanes > count) {
+      float some[lanes];
+      store(some, a);
+      std::memcpy(to + i, some, sizeof(float) * std::max<int64_t>(count - i, 0));
+    } else if (past_caches) {
+      stream(to + i, a);
+    } else {
+      store(to + i, a);
+    }
+  }
+};
+
+// The row itself where it is of floats, else `buffer`.
+inline Row row_or_buffer(const Picture& picture, int64_t n, int64_t c, int64_t y, int64_t x, float* buffer) {
+  if (!of_floats(picture)) return {buffer, false};
+  float* const to = reinterpret_cast<float*>(picture.address(n, c, y, x));
+  return {to, picture.passing && reinterpret_cast<uintptr_t>(to) % (lanes * sizeof(float)) == 0};
+}
+
 // `count` pixels of every channel of row y from column x on, channel c to `to + c * step`.
 inline void load_rows(const Picture& picture, int64_t n, int64_t y, int64_t x, int64_t count, float* to, int64_t step) {
   if (picture.interleaved()) {

@@ -79,6 +79,15 @@ inline Pair separated(Vec a, Vec b) {
   };
   return {in_order(_mm256_shuffle_ps(a.v, b.v, 0x88)), in_order(_mm256_shuffle_ps(a.v, b.v, 0xdd))};
 }
+// The last lane of `before`, then all of `here` but its last; all of `here` but its first, then the first of `after`.
+inline Vec last_then(Vec before, Vec here) {
+  const __m256i a = _mm256_castps_si256(before.v), b = _mm256_castps_si256(here.v);
+  return {_mm256_castsi256_ps(_mm256_alignr_epi8(b, _mm256_permute2x128_si256(a, b, 0x21), 12))};
+}
+inline Vec then_first(Vec here, Vec after) {
+  const __m256i a = _mm256_castps_si256(here.v), b = _mm256_castps_si256(after.v);
+  return {_mm256_castsi256_ps(_mm256_alignr_epi8(_mm256_permute2x128_si256(a, b, 0x21), a, 4))};
+}
 
 // Without dot products bf16 numbers are multiplied as floats.
 struct Floats;

@@ -85,6 +85,15 @@ inline Pair separated(Vec a, Vec b) {
   const __m512i odd = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
   return {{_mm512_permutex2var_ps(a.v, even, b.v)}, {_mm512_permutex2var_ps(a.v, odd, b.v)}};
 }
+// The last lane of `before`, then all of `here` but its last; all of `here` but its first, then the first of `after`.
+inline Vec last_then(Vec before, Vec here) {
+  const __m512i a = _mm512_castps_si512(before.v), b = _mm512_castps_si512(here.v);
+  return {_mm512_castsi512_ps(_mm512_maskz_alignr_epi32(all, b, a, 15))};
+}
+inline Vec then_first(Vec here, Vec after) {
+  const __m512i a = _mm512_castps_si512(here.v), b = _mm512_castps_si512(after.v);
+  return {_mm512_castsi512_ps(_mm512_maskz_alignr_epi32(all, b, a, 1))};
+}
 
 // A lane is two channels in bf16, the first in its low half. Only for set avx512_bf16, hence in asm: the target here is
 // that of avx512.

@@ -65,6 +65,9 @@ inline Pair alternating(Vec even, Vec odd) { return {{vzip1q_f32(even.v, odd.v)}
 inline void store_alternating(float* to, Vec even, Vec odd) { vst2q_f32(to, (float32x4x2_t{{even.v, odd.v}})); }
 // first = a[0], a[2], ..., b[0], b[2], ...; second = a[1], a[3], ...
 inline Pair separated(Vec a, Vec b) { return {{vuzp1q_f32(a.v, b.v)}, {vuzp2q_f32(a.v, b.v)}}; }
+// The last lane of `before`, then all of `here` but its last; all of `here` but its first, then the first of `after`.
+inline Vec last_then(Vec before, Vec here) { return {vextq_f32(before.v, here.v, 3)}; }
+inline Vec then_first(Vec here, Vec after) { return {vextq_f32(here.v, after.v, 1)}; }
 
 // Without dot products bf16 numbers are multiplied as floats.
 struct Floats;

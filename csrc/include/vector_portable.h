@@ -83,6 +83,9 @@ inline void store_alternating(float* to, Vec even, Vec odd) {
 inline Pair separated(Vec a, Vec b) {
   return {{__builtin_shufflevector(a.v, b.v, 0, 2, 4, 6)}, {__builtin_shufflevector(a.v, b.v, 1, 3, 5, 7)}};
 }
+// The last lane of `before`, then all of `here` but its last; all of `here` but its first, then the first of `after`.
+inline Vec last_then(Vec before, Vec here) { return {__builtin_shufflevector(before.v, here.v, 3, 4, 5, 6)}; }
+inline Vec then_first(Vec here, Vec after) { return {__builtin_shufflevector(here.v, after.v, 1, 2, 3, 4)}; }
 
 // Without dot products bf16 numbers are multiplied as floats.
 struct Floats;
