@@ -95,7 +95,7 @@ class ABPN(reference.ABPN):
         """Retouch ``image``.
 
         Args:
-            image: I_0, (N, 3, H, W), sRGB in [0, 1] in the dtype of the parameters, or uint8; any strides.
+            image: I_0, (N, 3, H, W), sRGB in [0, 1] in the dtype of the parameters, uint8 or uint16; any strides.
             levels: l, how often the image is halved before the retouching layer; None for ``default_levels``, a
                 thumbnail of about 256 pixels. Smaller blemishes than one thumbnail pixel are out of its sight.
             strength: scales B_0; 0 returns the image, 1 the full retouch.
@@ -316,7 +316,7 @@ class ABPN(reference.ABPN):
     def _down(self, finer: Tensor, spare: Spare | None = None) -> Tensor:
         """I_{i+1} from I_i, in the dtype of the parameters; in the memory of ``spare`` where it has some."""
         shape = [*finer.shape[:2], *(-(-side // 2) for side in finer.shape[2:])]
-        dtype = self.dtype if finer.dtype == torch.uint8 else finer.dtype
+        dtype = finer.dtype if finer.is_floating_point() else self.dtype
         target = None if spare is None else spare.take(finer, shape, dtype)
         if target is None and dtype not in (finer.dtype, torch.float32):
             target = torch.empty(shape, dtype=dtype, device=finer.device)

@@ -22,9 +22,9 @@ _PLAIN_CHANNELS, _PLAIN_CHANNELS_16, _UNFOLDED_CHANNELS = 57, 60, 169
 _LAYER_SCRATCH, _PYRAMID_SCRATCH = 6 << 20, 1 << 20
 # Of the plain retouching layer, in multiples of what its features take.
 _PLAIN_LAYER, _UNFOLDED_LAYER = 8.5, 22
-# Images that the blending of a model without a pyramid holds beside its result, of a floating one and of uint8.
+# Images that the blending of a model without a pyramid holds beside its result, of a floating and an integer one.
 _WITHOUT_PYRAMID = {True: 5, False: 7}
-_DTYPES = (torch.uint8, torch.float32, torch.float64, torch.bfloat16, torch.float16)
+_DTYPES = (torch.uint8, torch.uint16, torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 class Plan(NamedTuple):
@@ -64,7 +64,7 @@ def plan(
 
     Args:
         height, width: of the image, in pixels.
-        dtype: of the image: uint8, computed in float32, or a floating dtype, that of the model.
+        dtype: of the image: uint8 or uint16, computed in float32, or a floating dtype, that of the model.
         backend: ``"cpu"``, ``"reference"``, or ``"auto"`` for the first of them that takes ``dtype``.
         config: of the model, or the name of a preset; the ablations ``blend="conv"``, ``refining=False`` and
             ``attention="pcb"`` are not covered.
@@ -83,7 +83,7 @@ def plan(
     levels = _checked(height, width, dtype, backend, config, levels, batch, strip_rows)
     if backend == "auto":
         backend = "cpu" if native.why_missing() is None and dtype != torch.float64 else "reference"
-    item = 4 if dtype == torch.uint8 else dtype.itemsize
+    item = dtype.itemsize if dtype.is_floating_point else 4
     plain, rows = backend == "reference", strip_rows or height
     sizes = [(-(-height // (1 << i)), -(-width // (1 << i))) for i in range(levels + 1)]
     result = 0 if out else batch * 3 * dtype.itemsize * height * width

@@ -20,12 +20,12 @@ class Cost(NamedTuple):
 
 def adaptive_blend(image: torch.dtype, blend: torch.dtype) -> Cost:
     """I and B in, R out; two polynomials of two steps each, strength, product and sum."""
-    return Cost(3 * (2 * image.itemsize + blend.itemsize), 3 * (11 + 3 * _byte(image)) + 3 * 2 * _byte(image))
+    return Cost(3 * (2 * image.itemsize + blend.itemsize), 3 * (11 + 3 * _integer(image)) + 3 * 2 * _integer(image))
 
 
 def reverse_adaptive_blend(image: torch.dtype, retouched: torch.dtype, out: torch.dtype) -> Cost:
     """I and R in, B out; two polynomials, a difference, a damped quotient."""
-    flops = 13 + 3 * _byte(image) + 3 * _byte(retouched)
+    flops = 13 + 3 * _integer(image) + 3 * _integer(retouched)
     return Cost(3 * (image.itemsize + retouched.itemsize + out.itemsize), 3 * flops)
 
 
@@ -50,12 +50,12 @@ def upsample_refine(image: torch.dtype, low: torch.dtype, plan: str, rows: int) 
     multiplications = {"fma": 6 * 9 * 16 + 16 * 9 * 3, "dot": 3 * 32 * 16 + 3 * 4 * 16 * 8 / 2}[plan]
     if plan == "fma":
         # up() of six channels in four columns for each pair, one subtraction for three; the blend layer's again.
-        inputs = (6 * (3 + 4) * 3 + 3 * 4) / 2 + 3 * 4 / 2 * 3 * _byte(image)
+        inputs = (6 * (3 + 4) * 3 + 3 * 4) / 2 + 3 * 4 / 2 * 3 * _integer(image)
         finishing, columns = 3 * (3 + 9), 64
     else:
         # As many threads as pixels: four low columns of two pictures between their rows, six columns, H. Then a sum of
         # two products, and the bias.
-        inputs = 8 * 2 + 4 / 2 + 12 * 2 + 6 * 2 + 6 * 3 * _byte(image)
+        inputs = 8 * 2 + 4 / 2 + 12 * 2 + 6 * 2 + 6 * 3 * _integer(image)
         finishing, columns = 4 * 2, 32
     again = (rows + 4) / rows * columns / (columns - 2)
     flops = (2 * multiplications + inputs) * again + finishing
@@ -66,9 +66,9 @@ def upsample_refine_blend(image: torch.dtype, low: torch.dtype, plan: str, rows:
     """The same, with Eq. 3 and the image's dtype for the result. For dot five fused steps and no bias of its own."""
     refined = upsample_refine(image, low, plan, rows)
     stored = 3 * (image.itemsize - low.itemsize)
-    blending = 3 * (11 + 3 * _byte(image)) if plan == "fma" else 4 * (5 * 2 - 1) + (6 * 3 + 4) * _byte(image)
+    blending = 3 * (11 + 3 * _integer(image)) if plan == "fma" else 4 * (5 * 2 - 1) + (6 * 3 + 4) * _integer(image)
     return Cost(refined.bytes + stored, refined.flops + blending)
 
 
-def _byte(dtype: torch.dtype) -> int:
-    return int(dtype == torch.uint8)
+def _integer(dtype: torch.dtype) -> int:
+    return int(not dtype.is_floating_point)

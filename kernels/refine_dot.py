@@ -152,7 +152,7 @@ def _image_row(pictures, strides, shape, n, x, y, GROUP: tl.constexpr, EDGE: tl.
             pair = at[:, None] + (2 * i + tl.arange(0, 2)[None, :]) * step
             row += tl.split(load_pixels(pair, None))
         row += (load_pixels(at + 4 * step, None),)
-    if pictures[1].dtype.element_ty == tl.uint8:
+    if pictures[1].dtype.element_ty.is_int():
         # Sums of one: the compiler looks no further, and puts operands into the order that suits their own width.
         opaque = ()
         for i in tl.static_range(6):

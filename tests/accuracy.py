@@ -12,7 +12,7 @@ from torch import Tensor
 def assert_within_budget(result: Tensor, reference: Tensor, exact: np.ndarray, *, ulps: float = 4) -> None:
     """The error of ``result`` is at most twice that of ``reference`` plus ``ulps`` of the largest value.
 
-    A uint8 result stands for its value / 255 and may be half a grey level further off.
+    An integer result stands for its value / 255 or 65535 and may be half a grey level further off.
     """
     assert result.dtype == reference.dtype and result.shape == reference.shape == exact.shape
     if exact.size == 0:
@@ -43,4 +43,5 @@ def _error(x: Tensor, exact: np.ndarray) -> float:
     value = x.detach().cpu().double().numpy()
     if x.is_floating_point():
         return float(np.abs(value - exact).max())
-    return float(max(np.abs(value / 255 - np.clip(exact, 0, 1)).max() - 0.5 / 255, 0))
+    white = torch.iinfo(x.dtype).max
+    return float(max(np.abs(value / white - np.clip(exact, 0, 1)).max() - 0.5 / white, 0))

@@ -13,12 +13,12 @@ Array = NDArray[np.float64]
 
 def unit(image: np.ndarray) -> Array:
     """Pixels with white at 1."""
-    return image.astype(np.float64) / (255 if image.dtype == np.uint8 else 1)
+    return image.astype(np.float64) / (np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1)
 
 
-def store(image: Array) -> NDArray[np.uint8]:
-    """uint8: NaN is 0, the rest clamped, rounded half to even."""
-    return np.rint(255 * np.clip(np.where(np.isnan(image), 0, image), 0, 1)).astype(np.uint8)
+def store(image: Array, dtype: type[np.unsignedinteger] = np.uint8) -> NDArray[np.unsignedinteger]:
+    """Integers: NaN is 0, the rest clamped, rounded half to even."""
+    return np.rint(np.iinfo(dtype).max * np.clip(np.where(np.isnan(image), 0, image), 0, 1)).astype(dtype)
 
 
 def _gather(x: Array, axis: int, taps: list[tuple[NDArray[np.int64], Array | float]]) -> Array:

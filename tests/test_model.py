@@ -29,17 +29,17 @@ def images(dtype: torch.dtype) -> list[Tensor]:
     torch.manual_seed(1)
     sizes = [(1, 1, 1), (1, 1, 9), (2, 67, 43), (0, 16, 16), (1, 130, 257)]
     uniform = [torch.rand(n, 3, h, w) for n, h, w in sizes]
-    if dtype == torch.uint8:
-        return [(image * 255).round().to(dtype) for image in uniform]
+    if not dtype.is_floating_point:
+        return [(image * torch.iinfo(dtype).max).round().to(dtype) for image in uniform]
     return [image.to(dtype) for image in uniform]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("stored", ["floating", "uint8"])
-def test_equals_the_reference_bit_for_bit_on_its_backend(dtype: torch.dtype, stored: str) -> None:
+@pytest.mark.parametrize("stored", [None, torch.uint8, torch.uint16])
+def test_equals_the_reference_bit_for_bit_on_its_backend(dtype: torch.dtype, stored: torch.dtype | None) -> None:
     model = random_model().to(dtype)
     fast = accelerate(model)
-    for image in images(torch.uint8 if stored == "uint8" else dtype):
+    for image in images(stored or dtype):
         for levels in (None, 0, 2):
             expected = model(image, levels=levels, return_intermediates=True)
             with use_backend("reference"):
@@ -276,14 +276,14 @@ def test_an_out_that_does_not_fit_is_refused(options: dict[str, object]) -> None
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("stored", ["floating", "uint8"])
+@pytest.mark.parametrize("stored", [None, torch.uint8, torch.uint16])
 @pytest.mark.parametrize("grad", [False, True])
 @pytest.mark.parametrize("mask_threshold", [None, 0.5])
 def test_same_image_with_intermediates(
-    dtype: torch.dtype, stored: str, grad: bool, mask_threshold: float | None
+    dtype: torch.dtype, stored: torch.dtype | None, grad: bool, mask_threshold: float | None
 ) -> None:
     model = accelerate(random_model().to(dtype))
-    image = images(torch.uint8 if stored == "uint8" else dtype)[-1]
+    image = images(stored or dtype)[-1]
     with torch.set_grad_enabled(grad):
         plain = model(image, levels=2, mask_threshold=mask_threshold)
         full = model(image, levels=2, mask_threshold=mask_threshold, return_intermediates=True)

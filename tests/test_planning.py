@@ -17,9 +17,9 @@ CPU = pytest.mark.skipif(not NATIVE, reason=native.why_missing() or "")
 
 def measured(size: tuple[int, int], dtype: torch.dtype, backend: str, preset: str, batch: int, **options: Any) -> int:
     with torch.no_grad():
-        model = ABPN(preset).eval().to(torch.float32 if dtype == torch.uint8 else dtype)
+        model = ABPN(preset).eval().to(dtype if dtype.is_floating_point else torch.float32)
         image = torch.rand(batch, 3, *size)
-        image = (image * 255).to(dtype) if dtype == torch.uint8 else image.to(dtype)
+        image = (image * (1 if dtype.is_floating_point else torch.iinfo(dtype).max)).to(dtype)
         with use_backend(backend):
             return peak_bytes(lambda: model(image, **options), torch.device("cpu"))
 
@@ -29,6 +29,8 @@ def measured(size: tuple[int, int], dtype: torch.dtype, backend: str, preset: st
     [
         pytest.param((1536, 1100), torch.float32, "cpu", "small", 1, {}, marks=CPU),
         pytest.param((1100, 1536), torch.uint8, "cpu", "small", 1, {}, marks=CPU),
+        pytest.param((1100, 1536), torch.uint16, "cpu", "small", 1, {}, marks=CPU),
+        pytest.param((2560, 512), torch.uint16, "cpu", "small", 1, {"levels": 3, "strip_rows": 256}, marks=CPU),
         pytest.param((2048, 2048), torch.float32, "cpu", "small", 1, {}, marks=CPU),
         pytest.param((2500, 2000), torch.uint8, "cpu", "small", 1, {}, marks=CPU),
         pytest.param((2500, 2000), torch.bfloat16, "cpu", "small", 1, {"levels": 2}, marks=CPU),
@@ -42,6 +44,7 @@ def measured(size: tuple[int, int], dtype: torch.dtype, backend: str, preset: st
         pytest.param((512, 520), torch.uint8, "cpu", "small", 2, {"levels": 0, "self_ensemble": True}, marks=CPU),
         ((768, 700), torch.float32, "reference", "small", 1, {}),
         ((640, 700), torch.uint8, "reference", "small", 1, {}),
+        ((640, 700), torch.uint16, "reference", "small", 1, {}),
         ((256, 300), torch.float32, "reference", "base", 1, {"levels": 1}),
         ((500, 600), torch.float16, "reference", "small", 1, {}),
         ((500, 600), torch.float64, "auto", "small", 1, {}),

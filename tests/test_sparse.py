@@ -43,12 +43,12 @@ def masked_model(monkeypatch: pytest.MonkeyPatch, kind: str) -> ABPN:
 @needs_cpu_backend
 @pytest.mark.parametrize("kind", ["none", "spots", "nan", "threshold", "all"])
 @pytest.mark.parametrize("levels", [2, 3, 5])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.uint8])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.uint8, torch.uint16])
 @torch.inference_mode()
 def test_same_bits_as_dense(monkeypatch: pytest.MonkeyPatch, kind: str, levels: int, dtype: torch.dtype) -> None:
     model = masked_model(monkeypatch, kind)
     image = torch.rand(2, 3, 333, 402)
-    image = (image * 255).to(dtype) if dtype == torch.uint8 else image
+    image = image if dtype.is_floating_point else (image * torch.iinfo(dtype).max).to(dtype)
     found = model(image, levels=levels, mask_threshold=0.5)
     monkeypatch.setattr(sparse, "rectangles", lambda *_: None)
     assert torch.equal(model(image, levels=levels, mask_threshold=0.5), found)

@@ -33,12 +33,12 @@ def test_equals_the_whole(size: tuple[int, int], levels: int, strip_rows: int, m
 
 
 @pytest.mark.parametrize("name", EXACT)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.uint8, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.uint8, torch.uint16, torch.bfloat16])
 @torch.inference_mode()
 def test_same_bits_as_the_whole(name: str, dtype: torch.dtype) -> None:
-    model = accelerate(random_model().to(torch.float32 if dtype == torch.uint8 else dtype))
+    model = accelerate(random_model().to(dtype if dtype.is_floating_point else torch.float32))
     image = torch.rand(1, 3, 203, 77)
-    image = (image * 255).to(dtype) if dtype == torch.uint8 else image.to(dtype)
+    image = (image * (1 if dtype.is_floating_point else torch.iinfo(dtype).max)).to(dtype)
     out = torch.empty_like(image)
     with use_backend(name):
         assert torch.equal(model(image, levels=3, strip_rows=32), model(image, levels=3))

@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
-import torch
 from torch import Tensor
+
+from abpn_fast.reference.pixels import WHITE
 
 _log = logging.getLogger("abpn_fast")
 # In the order of the automatic choice.
@@ -77,8 +78,8 @@ def why_not(backend: str, *tensors: Tensor, operator: str | None = None) -> str 
     for tensor in tensors:
         if not isinstance(tensor, Tensor):
             raise TypeError(f"tensors must be tensors, got {type(tensor).__name__}; an operator goes by operator=")
-        if tensor.dtype != torch.uint8 and not tensor.is_floating_point():
-            return f"the operators take uint8 and floating tensors, got {tensor.dtype}"
+        if tensor.dtype not in WHITE and not tensor.is_floating_point():
+            return f"the operators take uint8, uint16 and floating tensors, got {tensor.dtype}"
     for each in OPERATORS if operator is None else (operator,):
         reason = _refusal(backend, each, tensors)
         if reason is not None:

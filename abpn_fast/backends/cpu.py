@@ -33,7 +33,7 @@ _PRECISION = "ABPN_FAST_CPU_PRECISION"
 _LEAST_CHANNELS = 8
 # Filters beyond it go tap by tap.
 _LARGEST_TAP = 64.0
-_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.uint8)
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.uint8, torch.uint16)
 
 
 def why_not(operator: str, tensors: Sequence[Tensor]) -> str | None:
@@ -46,7 +46,8 @@ def why_not(operator: str, tensors: Sequence[Tensor]) -> str | None:
         # j and k may have any floating dtype.
         if tensor.dtype not in _DTYPES and tensor.shape != (3,):
             return (
-                f"backend cpu computes in float32, for float32, bfloat16, float16 and uint8 tensors, got {tensor.dtype}"
+                f"backend cpu computes in float32, for float32, bfloat16, float16, uint8 and uint16 tensors, "
+                f"got {tensor.dtype}"
             )
     return native.why_missing()
 

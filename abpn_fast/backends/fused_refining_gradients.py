@@ -58,7 +58,7 @@ def _refining_and_blending(
     blending = {name: arguments[name] for name in ("image", "j", "k", "strength")}
     blending["blend"] = torch.empty(grad.shape)
     kernels.upsample_refine(*operands.values(), False, blending["blend"])
-    if arguments["image"].dtype != torch.uint8:
+    if arguments["image"].is_floating_point():
         blending["image"] = arguments["image"].float()
     asked = ["blend", *(name for name in wanted if name in ("image", "j", "k"))]
     parts = fused_blend_gradients.gradients(kernels, grad, blending, asked, "blend", "strength")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from abpn_fast.backends.refining_gradients import refining_gradients
 
-_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.uint8)
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.uint8, torch.uint16)
 
 
 def why_not(operator: str, tensors: Sequence[Tensor]) -> str | None:
@@ -28,7 +28,7 @@ def why_not(operator: str, tensors: Sequence[Tensor]) -> str | None:
         # j and k may have any floating dtype.
         if tensor.dtype not in _DTYPES and tensor.shape != (3,):
             return (
-                f"backend triton computes in float32, for float32, bfloat16, float16 and uint8 tensors, "
+                f"backend triton computes in float32, for float32, bfloat16, float16, uint8 and uint16 tensors, "
                 f"got {tensor.dtype}"
             )
     if not _installed():

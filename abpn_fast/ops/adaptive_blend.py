@@ -28,7 +28,7 @@ def adaptive_blend(
     """``R = sum_i (j_i s B + k_i) I^i`` for i = 0, 1, 2 (Eq. 3): apply a blend layer to an image.
 
     Args:
-        image: I, (N, 3, H, W), uint8 (white at 255) or the dtype of ``blend`` (white at 1).
+        image: I, (N, 3, H, W), uint8 (white at 255), uint16 (65535) or the dtype of ``blend`` (white at 1).
         blend: B, (N, 3, H, W), floating; 0 is neutral for the model's initial j and k.
         j, k: (3,), floating, the coefficients; one set for the whole model.
         strength: s, scales the blend layer.
@@ -36,7 +36,7 @@ def adaptive_blend(
         backend: a name from ``compatible_backends``; None for the context's or the automatic choice.
 
     Returns:
-        R, (N, 3, H, W), dtype and memory format of ``image``; uint8 is clamped to [0, 255] and rounded half to even.
+        R, (N, 3, H, W), dtype and memory format of ``image``; integers are clamped and rounded half to even.
 
     Raises:
         TypeError, ValueError: an argument does not fit; the message names it.

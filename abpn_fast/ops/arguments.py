@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from abpn_fast.reference.pixels import WHITE
+
 # None stands for any size.
 Shape = Sequence[int | None]
 
@@ -47,12 +49,12 @@ def floating(name: str, value: Tensor, dtype: torch.dtype | None = None) -> None
 
 
 def picture(name: str, value: object, *, like: Tensor | None = None) -> Tensor:
-    """An image: (N, 3, H, W) with H, W >= 1, uint8 or floating; of the shape of ``like`` where that is given."""
+    """An image: (N, 3, H, W), H, W >= 1, uint8, uint16 or floating; of the shape of ``like`` where that is given."""
     image = tensor(name, value, (None, 3, None, None) if like is None else like.shape, like=like)
     if 0 in image.shape[2:]:
         raise ValueError(f"{name} must be at least 1 x 1 pixel, got {tuple(image.shape)}")
-    if image.dtype != torch.uint8 and not image.is_floating_point():
-        raise TypeError(f"{name} must be uint8 or floating, got {image.dtype}")
+    if image.dtype not in WHITE and not image.is_floating_point():
+        raise TypeError(f"{name} must be uint8, uint16 or floating, got {image.dtype}")
     return image
 
 

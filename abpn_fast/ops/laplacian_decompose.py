@@ -44,15 +44,15 @@ def laplacian_decompose(
     """``I_{i+1} = reduce(I_i)`` and ``H_i = I_i - up(I_{i+1})``, so that ``I_i = H_i + up(I_{i+1})`` (Sec. 4.1).
 
     Args:
-        image: I_0, (N, 3, H, W), uint8 (read as value / 255) or floating.
+        image: I_0, (N, 3, H, W), uint8 or uint16 (white at 255, 65535) or floating.
         levels: l >= 0.
         filter: of ``reduce``, ``"binomial"`` or ``"box"``.
         out: ``([I_1, ..., I_l], [H_0, ..., H_{l-1}])``, written instead of new tensors; no gradients then.
         backend: a name from ``compatible_backends``; None for the context's or the automatic choice.
 
     Returns:
-        ``([I_0, ..., I_l], [H_0, ..., H_{l-1}])``; I_0 is ``image`` itself, the rest has its dtype (float32 for uint8)
-        and memory format and takes together 5/3 of a floating image.
+        ``([I_0, ..., I_l], [H_0, ..., H_{l-1}])``; I_0 is ``image`` itself, the rest has its dtype (float32 for
+        integers) and memory format and takes together 5/3 of a floating image.
 
     Raises:
         TypeError, ValueError: an argument does not fit; the message names it.

@@ -171,7 +171,7 @@ def check_out(name: str, given: Any, like: Like, tensors: Sequence[Tensor]) -> N
         raise TypeError(f"{name}: out must be a tensor, got {type(given).__name__}")
     if given.requires_grad:
         raise ValueError(f"{name}: out must not require a gradient, got a tensor that does; detach it")
-    free = like.dtype.is_floating_point and tensors[0].dtype == torch.uint8 and given.is_floating_point()
+    free = like.dtype.is_floating_point and not tensors[0].is_floating_point() and given.is_floating_point()
     if given.shape != like.shape or (given.dtype != like.dtype and not free):
         raise ValueError(
             f"{name}: out must have shape {tuple(like.shape)} and dtype {like.dtype}, "

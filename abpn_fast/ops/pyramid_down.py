@@ -24,13 +24,13 @@ def pyramid_down(
     """``I_{i+1}`` from ``I_i``: low-pass, then every second sample, centred between two pixels, edges replicated.
 
     Args:
-        image: (N, 3, H, W), uint8 (read as value / 255) or floating.
+        image: (N, 3, H, W), uint8 or uint16 (white at 255, 65535) or floating.
         filter: ``"binomial"``, the separable [1 3 3 1] / 8, or ``"box"``, the 2x2 mean.
-        out: written instead of a new tensor, of any floating dtype for a uint8 image; no gradients then.
+        out: written instead of a new tensor, of any floating dtype for an integer image; no gradients then.
         backend: a name from ``compatible_backends``; None for the context's or the automatic choice.
 
     Returns:
-        (N, 3, ceil(H / 2), ceil(W / 2)), dtype (float32 for uint8) and memory format of ``image``.
+        (N, 3, ceil(H / 2), ceil(W / 2)), dtype (float32 for integers) and memory format of ``image``.
 
     Raises:
         TypeError, ValueError: an argument does not fit; the message names it.

@@ -35,15 +35,15 @@ def reverse_adaptive_blend(
     the letter, with 0 where d is 0.
 
     Args:
-        image: I, (N, 3, H, W), uint8 or floating.
-        retouched: R, (N, 3, H, W), uint8 or floating; the same dtype as ``image`` if both are floating.
+        image: I, (N, 3, H, W), uint8, uint16 or floating.
+        retouched: R, (N, 3, H, W), uint8, uint16 or floating; the same dtype as ``image`` if both are floating.
         j, k: (3,), floating, the coefficients.
         damping: >= 0.
         out: written instead of a new tensor; no gradients then.
         backend: a name from ``compatible_backends``; None for the context's or the automatic choice.
 
     Returns:
-        B, (N, 3, H, W), the floating dtype of the inputs (float32 for two uint8 images), memory format of ``image``.
+        B, (N, 3, H, W), the floating dtype of the inputs (float32 for two integer images), memory format of ``image``.
 
     Raises:
         TypeError, ValueError: an argument does not fit; the message names it.

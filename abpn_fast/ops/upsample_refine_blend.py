@@ -63,7 +63,7 @@ def upsample_refine_blend(
         backend: a name from ``compatible_backends``; None for the context's or the automatic choice.
 
     Returns:
-        R_0, (N, 3, H, W), dtype and memory format of ``image``; uint8 is clamped and rounded half to even.
+        R_0, (N, 3, H, W), dtype and memory format of ``image``; integers are clamped and rounded half to even.
 
     Raises:
         TypeError, ValueError: an argument does not fit; the message names it.

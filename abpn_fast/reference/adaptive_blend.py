@@ -17,12 +17,12 @@ def adaptive_blend(image: Tensor, blend: Tensor, j: Tensor, k: Tensor, *, streng
     """``R = sum_i (j_i B + k_i) I^i`` (Eq. 3), with ``strength * B`` for B.
 
     Args:
-        image: I, (N, 3, H, W), uint8 or the dtype of ``blend``.
+        image: I, (N, 3, H, W), uint8, uint16 or the dtype of ``blend``.
         blend: B, (N, 3, H, W), floating.
         j, k: (3,), the coefficients.
 
     Returns:
-        R in the dtype of ``image``; uint8 is clamped and rounded half to even.
+        R in the dtype of ``image``; integers are clamped and rounded half to even.
     """
     x = to_unit(image, blend.dtype)
     return to_pixels(polynomial(x, j) * (strength * blend) + polynomial(x, k), image.dtype)

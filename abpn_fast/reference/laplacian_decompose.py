@@ -13,7 +13,7 @@ def laplacian_decompose(image: Tensor, levels: int, *, filter: str = "binomial")
     """``I_{i+1} = reduce(I_i)`` and ``H_i = I_i - up(I_{i+1})``; then ``I_i == H_i + up(I_{i+1})``.
 
     Args:
-        image: I_0, (N, C, H, W), floating, or uint8 (read as value / 255 in float32).
+        image: I_0, (N, C, H, W), floating, or uint8 or uint16 (white at 255, 65535; in float32).
         levels: l >= 0.
 
     Returns:

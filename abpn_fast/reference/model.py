@@ -14,7 +14,7 @@ from abpn_fast.reference.blending import ConvBlend, PolynomialBlend
 from abpn_fast.reference.encoder import MutualEncoder
 from abpn_fast.reference.laplacian_decompose import laplacian_decompose
 from abpn_fast.reference.mask_branch import MaskPredictionBranch
-from abpn_fast.reference.pixels import to_pixels, to_unit
+from abpn_fast.reference.pixels import WHITE, to_pixels, to_unit
 from abpn_fast.reference.refining import RefiningModule
 from abpn_fast.reference.retouching_branch import LocalRetouchingBranch
 from abpn_fast.reference.upsample import upsample
@@ -106,7 +106,7 @@ class ABPN(nn.Module):
         """Retouch ``image``.
 
         Args:
-            image: I_0, (N, 3, H, W), sRGB in [0, 1] in the dtype of the parameters, or uint8.
+            image: I_0, (N, 3, H, W), sRGB in [0, 1] in the dtype of the parameters, uint8 or uint16.
             levels: l, how often the image is halved before the retouching layer; None for ``default_levels``.
             strength: scales B_0; 0 returns the image, 1 the full retouch.
             mask_threshold: where the mask, upsampled to the image, is below it, the pixels of ``image`` stay.
@@ -189,9 +189,10 @@ class ABPN(nn.Module):
         if image.dim() != 4 or image.shape[1] != 3 or 0 in image.shape[2:]:
             raise ValueError(f"image must have shape (N, 3, H, W) with H, W >= 1, got {tuple(image.shape)}")
         parameter = next(self.parameters())
-        if image.dtype not in (torch.uint8, parameter.dtype):
+        if image.dtype not in (*WHITE, parameter.dtype):
             raise TypeError(
-                f"image must be uint8 or {parameter.dtype}, the model's dtype, got {image.dtype}; convert one of them"
+                f"image must be uint8, uint16 or {parameter.dtype}, the model's dtype, got {image.dtype}; "
+                "convert one of them"
             )
         if image.device != parameter.device:
             raise ValueError(

@@ -15,7 +15,7 @@ def pyramid_down(image: Tensor, *, filter: str = "binomial") -> Tensor:
     of the pyramid drifts against another; ``"box"`` is the 2x2 mean. Edges are replicated.
 
     Args:
-        image: (N, C, H, W), floating, or uint8 (read as value / 255 in float32).
+        image: (N, C, H, W), floating, or uint8 or uint16 (white at 255, 65535; in float32).
 
     Returns:
         (N, C, ceil(H / 2), ceil(W / 2)).

@@ -16,7 +16,7 @@ def reverse_adaptive_blend(image: Tensor, retouched: Tensor, j: Tensor, k: Tenso
     falls to the neutral 0 there. ``damping=0`` is Eq. 4 to the letter, with 0 where d is 0.
 
     Args:
-        image: I, (N, 3, H, W), uint8 or floating.
+        image: I, (N, 3, H, W), uint8, uint16 or floating.
         retouched: R, likewise.
         j, k: (3,), the coefficients.
 

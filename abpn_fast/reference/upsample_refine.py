@@ -32,7 +32,7 @@ def upsample_refine(
 
     Args:
         blend_low: B_{i+1}, (N, 3, ceil(H / 2), ceil(W / 2)), floating.
-        image: I_i, (N, 3, H, W), uint8 or the dtype of ``blend_low``.
+        image: I_i, (N, 3, H, W), uint8, uint16 or the dtype of ``blend_low``.
         image_low: I_{i+1}, shaped and typed as ``blend_low``.
         weight1, bias1: (16, 6, 3, 3) and (16,), phi_1.
         weight2, bias2: (3, 16, 3, 3) and (3,), phi_2.

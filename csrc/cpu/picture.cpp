@@ -19,10 +19,11 @@ using torch::stable::Tensor;
 Kind kind_of(const Tensor& tensor) {
   switch (tensor.scalar_type()) {
     case ScalarType::Byte: return Kind::u8;
+    case ScalarType::UInt16: return Kind::u16;
     case ScalarType::Half: return Kind::f16;
     case ScalarType::BFloat16: return Kind::bf16;
     case ScalarType::Float: return Kind::f32;
-    default: throw std::runtime_error("the cpu backend reads uint8, float16, bfloat16 and float32 pictures");
+    default: throw std::runtime_error("the cpu backend reads uint8, uint16, float16, bfloat16 and float32 pictures");
   }
 }
 

@@ -7,7 +7,7 @@
 
 namespace abpn {
 
-enum class Kind { u8, f16, bf16, f32 };
+enum class Kind { u8, u16, f16, bf16, f32 };
 
 struct Picture {
   char* data;

@@ -9,6 +9,15 @@ inline void to_floats(const uint8_t* from, float* to, int64_t count) {
   for (; i < count; ++i) to[i] = from[i] / 255.0f;
 }
 
+// A 16-bit number / 65535, correctly rounded: the first product is exact (all 65 536 are tested).
+inline void to_floats(const uint16_t* from, float* to, int64_t count) {
+  constexpr float high = 1.0f / 65536.0f, low = static_cast<float>(1.0 / 65535.0 - 1.0 / 65536.0);
+  for (int64_t i = 0; i < count; ++i) {
+    const float value = static_cast<float>(from[i]);
+    to[i] = multiply_add(value, low, value * high);
+  }
+}
+
 inline void to_floats(const float* from, float* to, int64_t count) { std::memcpy(to, from, count * sizeof(float)); }
 
 inline void halves_to_floats(const uint16_t* from, float* to, int64_t count) {
@@ -28,6 +37,7 @@ inline void bfloats_to_floats(const uint16_t* from, float* to, int64_t count) {
 [[gnu::noinline]] inline void decode(Kind kind, const void* from, float* to, int64_t count) {
   switch (kind) {
     case Kind::u8: return to_floats(static_cast<const uint8_t*>(from), to, count);
+    case Kind::u16: return to_floats(static_cast<const uint16_t*>(from), to, count);
     case Kind::f16: return halves_to_floats(static_cast<const uint16_t*>(from), to, count);
     case Kind::bf16: return bfloats_to_floats(static_cast<const uint16_t*>(from), to, count);
     case Kind::f32: return to_floats(static_cast<const float*>(from), to, count);
@@ -35,18 +45,22 @@ inline void bfloats_to_floats(const uint16_t* from, float* to, int64_t count) {
 }
 
 // Adding 1.5 * 2^23 leaves no bits for a fraction, so the addition itself rounds, half to even.
-inline uint8_t to_byte(float from) {
+inline uint32_t to_integer(float from, float white) {
   const float positive = from > 0.0f ? from : 0.0f;
-  const float rounded = (positive < 1.0f ? positive : 1.0f) * 255.0f + 12582912.0f;
+  const float rounded = (positive < 1.0f ? positive : 1.0f) * white + 12582912.0f;
   uint32_t bits;
   std::memcpy(&bits, &rounded, sizeof bits);
-  return static_cast<uint8_t>(bits);
+  return bits;
 }
 
 inline void from_floats(const float* from, uint8_t* to, int64_t count) {
   int64_t i = 0;
   for (; i + bytes <= count; i += bytes) store_bytes(from + i, to + i);
-  for (; i < count; ++i) to[i] = to_byte(from[i]);
+  for (; i < count; ++i) to[i] = static_cast<uint8_t>(to_integer(from[i], 255.0f));
+}
+
+inline void from_floats(const float* from, uint16_t* to, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) to[i] = static_cast<uint16_t>(to_integer(from[i], 65535.0f));
 }
 
 inline void from_floats(const float* from, float* to, int64_t count) { std::memcpy(to, from, count * sizeof(float)); }
@@ -69,6 +83,7 @@ inline void floats_to_bfloats(const float* from, uint16_t* to, int64_t count) {
 [[gnu::noinline]] inline void encode(Kind kind, const float* from, void* to, int64_t count) {
   switch (kind) {
     case Kind::u8: return from_floats(from, static_cast<uint8_t*>(to), count);
+    case Kind::u16: return from_floats(from, static_cast<uint16_t*>(to), count);
     case Kind::f16: return floats_to_halves(from, static_cast<uint16_t*>(to), count);
     case Kind::bf16: return floats_to_bfloats(from, static_cast<uint16_t*>(to), count);
     case Kind::f32: return from_floats(from, static_cast<float*>(to), count);

@@ -178,7 +178,7 @@ def test_compatible_backends_and_reasons() -> None:
 def test_what_no_operator_takes() -> None:
     integers = torch.zeros(1, 3, 4, 4, dtype=torch.int32)
     assert abpn_fast.compatible_backends(integers) == []
-    assert "uint8 and floating tensors, got torch.int32" in (abpn_fast.why_not("reference", integers) or "")
+    assert "uint8, uint16 and floating tensors, got torch.int32" in (abpn_fast.why_not("reference", integers) or "")
     with pytest.raises(TypeError, match="tensors must be tensors, got int"):
         abpn_fast.why_not("reference", 3)  # type: ignore[arg-type]
 

@@ -110,9 +110,10 @@ def test_half(dtype: torch.dtype, blended: bool) -> None:
     check({name: value.to(dtype) for name, value in inputs((33, 20), blended=blended).items()})
 
 
-def test_uint8_image() -> None:
+@pytest.mark.parametrize("stored", [torch.uint8, torch.uint16], ids=str)
+def test_integer_image(stored: torch.dtype) -> None:
     given = inputs((33, 20))
-    check(given | {"image": (given["image"] * 255).to(torch.uint8)})
+    check(given | {"image": (given["image"] * torch.iinfo(stored).max).to(stored)})
 
 
 @pytest.mark.parametrize("blended", [False, True], ids=["refine", "blend"])

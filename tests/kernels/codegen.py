@@ -28,6 +28,7 @@ _POINTERS = {
     torch.float16: "*fp16",
     torch.bfloat16: "*bf16",
     torch.uint8: "*u8",
+    torch.uint16: "*u16",
     torch.int64: "*i64",
 }
 

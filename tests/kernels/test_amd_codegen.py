@@ -12,7 +12,8 @@ from abpn_fast.kernels import refine
 from tests.kernels import test_codegen, test_refine_codegen
 from tests.kernels.codegen import Code, Compiler, recorded, warp_size
 
-F32, F16, BF16, U8 = torch.float32, torch.float16, torch.bfloat16, torch.uint8
+F32, F16, BF16 = torch.float32, torch.float16, torch.bfloat16
+U8, U16 = torch.uint8, torch.uint16
 GPUS = ["gfx942", "gfx1100"]
 # Registers of a thread of the refining kernels, by versions of Triton.
 BUDGETS = {
@@ -20,7 +21,7 @@ BUDGETS = {
     "3.7": {"gfx942": 227, "gfx1100": 246},
     "3.9": {"gfx942": 280, "gfx1100": 229},
 }
-REFINING = [(F32, F32), (F16, F16), (U8, BF16)]
+REFINING = [(F32, F32), (F16, F16), (U8, BF16), (U16, BF16)]
 
 
 @pytest.fixture(scope="module")

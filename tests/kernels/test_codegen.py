@@ -15,7 +15,7 @@ from abpn_fast.kernels import adaptive_blend, blend_gradients, levels, reverse_a
 from tests.kernels.codegen import Code, Compiler, Launch, launches, recorded
 
 BUDGETS = Path(__file__).with_name("budgets.json")
-F32, F16, U8 = torch.float32, torch.float16, torch.uint8
+F32, F16, U8, U16 = torch.float32, torch.float16, torch.uint8, torch.uint16
 SIZE = 4096
 
 
@@ -53,7 +53,7 @@ KERNELS: dict[str, tuple[str, Callable[[torch.dtype, torch.dtype], object]]] = {
 }
 TARGETS = [(name, F32, F32, target) for name in KERNELS for target in ("sm_80", "sm_90", "sm_100")]
 TARGETS += [(name, F16, F16, "sm_90") for name in KERNELS]
-TARGETS += [(name, U8, F16, "sm_90") for name in KERNELS if "backward" not in name]
+TARGETS += [(name, stored, F16, "sm_90") for stored in (U8, U16) for name in KERNELS if "backward" not in name]
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_code(target: tuple[str, torch.dtype, torch.dtype, str], compiler: Compi
     if name != "pyramid_down" and (image == other or name == "laplacian_decompose"):
         assert code.count(r"STG\.E\.(\w+\.)*128") > 0
     # With enable_fp_fusion off, what is fused is written so in the source, or part of a division.
-    if name.startswith("adaptive_blend") and image != U8:
+    if name.startswith("adaptive_blend") and image.is_floating_point:
         assert "fma.rn" not in code.ptx
     if "backward" not in name:
         assert code.shared == 0 and code.count("BAR") == 0, "a layout is converted through shared memory"

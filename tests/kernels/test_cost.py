@@ -16,8 +16,8 @@ from abpn_fast.backends import triton as backend
 from abpn_fast.kernels import cost, levels, tiles
 
 pytestmark = pytest.mark.skipif(not backend.interpreted(), reason="counts in Triton's interpreter")
-F32, F16, U8 = torch.float32, torch.float16, torch.uint8
-DTYPES = [(F32, F32), (F16, F16), (U8, F32), (U8, F16)]
+F32, F16, U8, U16 = torch.float32, torch.float16, torch.uint8, torch.uint16
+DTYPES = [(F32, F32), (F16, F16), (U8, F32), (U8, F16), (U16, F32), (U16, F16)]
 OPERATIONS = {"create_fadd": 1, "create_fsub": 1, "create_fmul": 1, "create_precise_divf": 1, "create_fma": 2}
 J, K = torch.tensor([0.0, 2.0, -2.0]), torch.tensor([0.0, 1.0, 0.0])
 

@@ -19,7 +19,7 @@ from tests.accuracy import assert_same_bits
 from tests.conftest import DEVICES
 from tests.layouts import LAYOUTS, Guarded, arrange, arrange_all
 from tests.ops import test_adaptive_blend, test_laplacian_decompose, test_pyramid_down, test_reverse_adaptive_blend
-from tests.ops.contract import Inputs, OperatorContract, picture
+from tests.ops.contract import INTEGERS, Inputs, OperatorContract, picture
 
 pytest.importorskip("triton")
 DEVICE = DEVICES[-1]
@@ -67,10 +67,10 @@ def contract(request: pytest.FixtureRequest) -> Iterator[OperatorContract]:
 
 
 def small(contract: OperatorContract, size: tuple[int, int], dtype: torch.dtype = torch.float32) -> Inputs:
-    """Inputs of one image, and of one level; a uint8 image beside float32 for uint8."""
+    """Inputs of one image, and of one level; an integer image beside float32 for integers."""
     floating = dtype if dtype.is_floating_point else torch.float32
     inputs = contract.inputs(size, count=1, dtype=floating, device=DEVICE)
-    if dtype == torch.uint8:
+    if not dtype.is_floating_point:
         inputs["image"] = picture(*inputs["image"].shape, dtype=dtype, device=DEVICE)
     return inputs | ({"levels": 1} if "levels" in inputs else {})
 
@@ -84,7 +84,7 @@ def outs(contract: OperatorContract, results: list[Tensor]) -> object:
 
 
 class TestBlends:
-    @pytest.mark.parametrize("dtype", [torch.float32, *HALVES, torch.uint8], ids=str)
+    @pytest.mark.parametrize("dtype", [torch.float32, *HALVES, *INTEGERS], ids=str)
     @pytest.mark.parametrize("size", [(1, 1), (1, 65), (5, 17)], ids=str)
     def test_parity(self, blend: OperatorContract, size: tuple[int, int], dtype: torch.dtype) -> None:
         for layout in ("contiguous", "channels_last"):
@@ -156,7 +156,7 @@ class TestLevels:
         inputs, _ = arrange_all(small(level, (11, 20)), layout)
         level.check(inputs, "triton")
 
-    @pytest.mark.parametrize("dtype", [*HALVES, torch.uint8], ids=str)
+    @pytest.mark.parametrize("dtype", [*HALVES, *INTEGERS], ids=str)
     def test_dtype(self, dtype: torch.dtype) -> None:
         contract = LEVELS[2]()
         contract.check(small(contract, (4, 7), dtype), "triton")
@@ -210,22 +210,26 @@ def test_nothing_else_is_written(contract: OperatorContract) -> None:
 
 
 class TestConversions:
-    def test_every_byte_becomes_what_division_gives(self) -> None:
-        bytes_ = torch.arange(256, dtype=torch.uint8, device=DEVICE)
-        image, black = bytes_.expand(1, 3, 1, 256), torch.zeros(1, 3, 1, 256, device=DEVICE)
-        out = torch.full((1, 3, 1, 256), math.nan, device=DEVICE)
+    @pytest.mark.parametrize("stored", INTEGERS, ids=str)
+    def test_every_integer_becomes_what_division_gives(self, stored: torch.dtype) -> None:
+        white = torch.iinfo(stored).max
+        levels = torch.arange(white + 1, device=DEVICE)
+        image, black = levels.to(stored).expand(1, 3, 1, -1), torch.zeros(1, 3, 1, white + 1, device=DEVICE)
+        out = torch.full_like(black, math.nan)
         zero, minus = torch.zeros(3, device=DEVICE), torch.tensor([0.0, -1.0, 0.0], device=DEVICE)
         one = torch.tensor([1.0, 0.0, 0.0], device=DEVICE)
         backend.reverse_adaptive_blend(image, black, one + 0 * zero, minus, 0.0, out)
-        assert_same_bits(out, (bytes_.float() / 255).expand(1, 3, 1, 256))
+        assert_same_bits(out, (levels.float() / white).expand_as(out))
 
-    def test_bytes_round_half_to_even_and_clamp(self) -> None:
-        values = torch.cat([torch.arange(-4, 516) / 2 / 255, torch.tensor([*ODD, 1e30, -1e30])]).to(DEVICE)
+    @pytest.mark.parametrize("stored", INTEGERS, ids=str)
+    def test_integers_round_half_to_even_and_clamp(self, stored: torch.dtype) -> None:
+        white = torch.iinfo(stored).max
+        values = torch.cat([torch.arange(-4, 2 * white + 6) / 2 / white, torch.tensor([*ODD, 1e30, -1e30])]).to(DEVICE)
         blend = values.expand(1, 3, 1, -1).contiguous()
-        image, out = torch.zeros_like(blend, dtype=torch.uint8), torch.full_like(blend, 170, dtype=torch.uint8)
+        image, out = torch.zeros_like(blend, dtype=stored), torch.full_like(blend, 170, dtype=stored)
         one = torch.tensor([1.0, 0.0, 0.0], device=DEVICE)
         backend.adaptive_blend(image, blend, one, 0 * one, 1.0, out)
-        assert torch.equal(out, reference.to_pixels(blend, torch.uint8))
+        assert torch.equal(out, reference.to_pixels(blend, stored))
 
     @pytest.mark.parametrize("dtype", HALVES, ids=str)
     def test_every_half_survives(self, dtype: torch.dtype) -> None:

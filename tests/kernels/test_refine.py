@@ -18,7 +18,7 @@ from tests.accuracy import assert_same_bits, assert_within_budget
 from tests.conftest import DEVICES
 from tests.layouts import LAYOUTS, Guarded, arrange_all
 from tests.ops import test_upsample_refine, test_upsample_refine_blend
-from tests.ops.contract import Inputs, OperatorContract, as_arrays, picture
+from tests.ops.contract import INTEGERS, Inputs, OperatorContract, as_arrays, picture
 from tests.ops.test_upsample_refine_blend import NO_MASK, THRESHOLD, mask_of
 
 pytest.importorskip("triton")
@@ -53,7 +53,7 @@ def _narrow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def small(contract: OperatorContract, size: tuple[int, int], dtype: torch.dtype = torch.float32) -> Inputs:
     inputs = contract.inputs(size, count=1, dtype=dtype if dtype.is_floating_point else torch.float32, device=DEVICE)
-    if dtype == torch.uint8:
+    if not dtype.is_floating_point:
         inputs["image"] = picture(*inputs["image"].shape, dtype=dtype, device=DEVICE)
     return inputs | (NO_MASK if "mask" in inputs else {})
 
@@ -68,8 +68,9 @@ class TestParity:
         BLEND().check(small(BLEND(), size), "triton")
 
     @pytest.mark.usefixtures("_dot")
-    def test_bytes(self) -> None:
-        BLEND().check(small(BLEND(), (2, 5), torch.uint8), "triton")
+    @pytest.mark.parametrize("stored", INTEGERS, ids=str)
+    def test_integers(self, stored: torch.dtype) -> None:
+        BLEND().check(small(BLEND(), (2, 5), stored), "triton")
 
     @pytest.mark.parametrize("dtype", HALVES, ids=str)
     def test_half(self, dtype: torch.dtype, plan: str) -> None:
@@ -89,8 +90,9 @@ class TestParity:
 
     @pytest.mark.usefixtures("_dot")
     @pytest.mark.parametrize("layout", LAYOUTS[1:3])
-    def test_bytes_in_layout(self, layout: str) -> None:
-        inputs, _ = arrange_all(small(BLEND(), (2, 6), torch.uint8), layout)
+    @pytest.mark.parametrize("stored", INTEGERS, ids=str)
+    def test_integers_in_layout(self, stored: torch.dtype, layout: str) -> None:
+        inputs, _ = arrange_all(small(BLEND(), (2, 6), stored), layout)
         BLEND().check(inputs, "triton")
 
     def test_blocks(self, plan: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,7 +164,7 @@ class TestMask:
         assert_same_bits(result, torch.where(below, inputs["image"], free))
         return below
 
-    @pytest.mark.parametrize(("scale", "dtype"), [(1, torch.uint8), (2, torch.float32), (8, torch.uint8)], ids=str)
+    @pytest.mark.parametrize(("scale", "dtype"), [(1, torch.uint8), (2, torch.float32), (8, torch.uint16)], ids=str)
     def test_bits(self, scale: int, dtype: torch.dtype) -> None:
         inputs = small(BLEND(), (8, 28), dtype)
         inputs |= {"mask_threshold": THRESHOLD, "mask": mask_of((8, 28), 1, scale, device=DEVICE)}

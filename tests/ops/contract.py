@@ -18,6 +18,7 @@ from tests.layouts import LAYOUTS, Guarded, arrange_all
 
 Inputs = dict[str, Any]
 SIZES = [(1, 1), (1, 9), (9, 1), (7, 13), (15, 16), (16, 17), (17, 15), (63, 64), (64, 65), (65, 63)]
+INTEGERS = [torch.uint8, torch.uint16]
 CASES = [(size, dtype) for size in SIZES for dtype in (torch.float64, torch.float32)]
 CASES += [(size, dtype) for size in ((1, 1), (17, 16), (64, 65)) for dtype in (torch.bfloat16, torch.float16)]
 
@@ -36,7 +37,7 @@ def picture(*shape: int, dtype: torch.dtype = torch.float32, device: str = "cpu"
     if device == "meta":
         return torch.empty(shape, dtype=dtype, device=device)
     pixels = (1.2 * torch.rand(shape) - 0.1).clamp(0, 1)
-    return (pixels if dtype.is_floating_point else (255 * pixels).round()).to(device, dtype)
+    return (pixels if dtype.is_floating_point else (torch.iinfo(dtype).max * pixels).round()).to(device, dtype)
 
 
 def halved(size: tuple[int, int]) -> tuple[int, int]:
@@ -53,7 +54,7 @@ def as_arrays(inputs: Inputs) -> Inputs:
 
 
 def _array(x: Tensor) -> np.ndarray:
-    return x.detach().cpu().double().numpy() / (255 if x.dtype == torch.uint8 else 1)
+    return x.detach().cpu().double().numpy() / (1 if x.is_floating_point() else torch.iinfo(x.dtype).max)
 
 
 def poisoned_pixel(x: Tensor, value: float) -> Tensor:
@@ -359,22 +360,25 @@ class OperatorContract(ABC):
 
 
 class PixelContract(OperatorContract):
-    """For an operator whose ``image`` may be uint8."""
+    """For an operator whose ``image`` may be of integers."""
 
-    def uint8_inputs(self, size: tuple[int, int], device: str, **options: Any) -> Inputs:
+    def integer_inputs(self, size: tuple[int, int], stored: torch.dtype, device: str, **options: Any) -> Inputs:
         inputs = self.inputs(size, device=device, **options)
-        return inputs | {"image": picture(*inputs["image"].shape, dtype=torch.uint8, device=device)}
+        return inputs | {"image": picture(*inputs["image"].shape, dtype=stored, device=device)}
 
+    @pytest.mark.parametrize("stored", INTEGERS, ids=str)
     @pytest.mark.parametrize("size", [(1, 1), (1, 9), (17, 16), (64, 65)], ids=str)
-    def test_uint8_image(self, size: tuple[int, int], device: str, backend: str) -> None:
-        self.check(self.uint8_inputs(size, device), backend)
+    def test_integer_image(self, size: tuple[int, int], stored: torch.dtype, device: str, backend: str) -> None:
+        self.check(self.integer_inputs(size, stored, device), backend)
 
+    @pytest.mark.parametrize("stored", INTEGERS, ids=str)
     @pytest.mark.parametrize("layout", LAYOUTS)
-    def test_uint8_layout(self, layout: str, device: str, backend: str) -> None:
-        self.check_layout(self.uint8_inputs((15, 18), device), layout, backend)
+    def test_integer_layout(self, layout: str, stored: torch.dtype, device: str, backend: str) -> None:
+        self.check_layout(self.integer_inputs((15, 18), stored, device), layout, backend)
 
-    def test_uint8_opcheck(self, device: str, backend: str) -> None:
-        inputs = self.uint8_inputs((5, 6), device)
+    @pytest.mark.parametrize("stored", INTEGERS, ids=str)
+    def test_integer_opcheck(self, stored: torch.dtype, device: str, backend: str) -> None:
+        inputs = self.integer_inputs((5, 6), stored, device)
         torch.library.opcheck(getattr(torch.ops.abpn_fast, self.name).default, (*inputs.values(), backend))
 
 

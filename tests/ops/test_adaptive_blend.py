@@ -9,7 +9,7 @@ import torch
 import abpn_fast
 from tests import formulas
 from tests.accuracy import assert_near
-from tests.ops.contract import Inputs, PixelContract, draw, picture
+from tests.ops.contract import INTEGERS, Inputs, PixelContract, draw, picture
 
 J, K = torch.tensor([0.1, 1.9, -2.2]), torch.tensor([0.02, 0.7, 0.3])
 SOFT_LIGHT = torch.tensor([0.0, 2.0, -2.0]), torch.tensor([0.0, 1.0, 0.0])
@@ -44,7 +44,7 @@ class TestContract(PixelContract):
         return [formulas.abm(**inputs)]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.uint8])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, *INTEGERS])
 @pytest.mark.parametrize("what", ["neutral blend", "no strength"])
 def test_neutral_keeps_every_bit(what: str, dtype: torch.dtype, device: str) -> None:
     image = picture(2, 3, 9, 11, dtype=dtype, device=device)
@@ -65,29 +65,36 @@ def test_coefficients_of_another_dtype(device: str) -> None:
     assert_near(result, exact, ulps=8)
 
 
-def stored(values: torch.Tensor, device: str) -> torch.Tensor:
-    """What a uint8 image becomes when Eq. 3 gives ``values`` for it."""
+def stored(values: torch.Tensor, dtype: torch.dtype, device: str) -> torch.Tensor:
+    """What an integer image becomes when Eq. 3 gives ``values`` for it."""
     blend = values.reshape(1, 1, 1, -1).expand(1, 3, 1, -1).to(device)
-    image = torch.zeros_like(blend, dtype=torch.uint8)
+    image = torch.zeros_like(blend, dtype=dtype)
     return abpn_fast.ops.adaptive_blend(image, blend, CONSTANT.to(device), NONE.to(device))[0, 0, 0].cpu()
 
 
-def test_uint8_rounds_half_to_even(device: str) -> None:
-    halves = torch.arange(255) + 0.5
-    exact = halves[halves / 255 * 255 == halves]
+@pytest.mark.parametrize("dtype", INTEGERS, ids=str)
+def test_integers_round_half_to_even(dtype: torch.dtype, device: str) -> None:
+    white = torch.iinfo(dtype).max
+    halves = torch.arange(white) + 0.5
+    exact = halves[halves / white * white == halves]
     assert len(exact) > 100
-    assert torch.equal(stored(exact / 255, device), torch.from_numpy(np.rint(exact.numpy())).to(torch.uint8))
+    assert torch.equal(stored(exact / white, dtype, device), torch.from_numpy(np.rint(exact.numpy())).to(dtype))
 
 
-def test_uint8_clamps_and_stores_nan_as_black(device: str) -> None:
-    values = torch.tensor([-1e30, -0.1, -0.0, 1.0, 1.1, 256 / 255, 1e30, torch.inf, -torch.inf, torch.nan])
-    assert stored(values, device).tolist() == [0, 0, 0, 255, 255, 255, 255, 255, 0, 0]
+@pytest.mark.parametrize("dtype", INTEGERS, ids=str)
+def test_integers_are_clamped_and_nan_is_black(dtype: torch.dtype, device: str) -> None:
+    white = torch.iinfo(dtype).max
+    values = torch.tensor([-1e30, -0.1, -0.0, 1.0, 1.1, (white + 1) / white, 1e30, torch.inf, -torch.inf, torch.nan])
+    assert stored(values, dtype, device).tolist() == [0, 0, 0, white, white, white, white, white, 0, 0]
 
 
-def test_uint8_reads_every_grey_level(device: str) -> None:
-    image = torch.arange(256, dtype=torch.uint8, device=device).expand(1, 3, 2, 256)
-    blend = draw(1, 3, 2, 256, device=device)
+@pytest.mark.parametrize(("dtype", "exactly"), [(torch.uint8, 0.999), (torch.uint16, 0.97)], ids=str)
+def test_reads_every_grey_level(dtype: torch.dtype, exactly: float, device: str) -> None:
+    levels = torch.iinfo(dtype).max + 1
+    image = torch.arange(levels).to(device, dtype).expand(1, 3, 2, levels)
+    blend = draw(1, 3, 2, levels, device=device)
     result = abpn_fast.ops.adaptive_blend(image, blend, *(c.to(device) for c in SOFT_LIGHT)).cpu().int().numpy()
     exact = formulas.abm(*(formulas.unit(x.cpu().numpy()) for x in (image, blend, *SOFT_LIGHT)))
-    assert np.abs(result - formulas.store(exact).astype(int)).max() <= 1
-    assert (result == formulas.store(exact)).mean() > 0.999
+    stored = formulas.store(exact, np.uint8 if dtype == torch.uint8 else np.uint16)
+    assert np.abs(result - stored.astype(int)).max() <= 1
+    assert (result == stored).mean() > exactly

@@ -9,7 +9,7 @@ from torch import Tensor
 
 import abpn_fast
 from tests import formulas
-from tests.ops.contract import SIZES, Inputs, PixelContract, picture
+from tests.ops.contract import INTEGERS, SIZES, Inputs, PixelContract, picture
 
 LEVELS = 3
 
@@ -47,7 +47,7 @@ class TestBox(TestContract):
 
 
 @pytest.mark.parametrize("levels", [0, 1, 7])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.uint8])
+@pytest.mark.parametrize("dtype", [torch.float32, *INTEGERS])
 def test_first_level_is_the_image(dtype: torch.dtype, levels: int, device: str) -> None:
     image = picture(1, 3, 9, 7, dtype=dtype, device=device)
     gaussian, high = abpn_fast.ops.laplacian_decompose(image, levels)

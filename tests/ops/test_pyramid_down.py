@@ -9,7 +9,7 @@ import torch
 import abpn_fast
 from tests import formulas
 from tests.accuracy import assert_near
-from tests.ops.contract import SIZES, Inputs, PixelContract, picture
+from tests.ops.contract import INTEGERS, SIZES, Inputs, PixelContract, picture
 
 
 class TestContract(PixelContract):
@@ -42,9 +42,10 @@ def test_flat_stays_flat(size: tuple[int, int], filter: str, device: str) -> Non
     assert (result == 0.75).all() and result.shape == (1, 3, (size[0] + 1) // 2, (size[1] + 1) // 2)
 
 
+@pytest.mark.parametrize("stored", INTEGERS, ids=str)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_uint8_into_any_floating_out(dtype: torch.dtype, device: str) -> None:
-    image = picture(2, 3, 9, 10, dtype=torch.uint8, device=device)
+def test_integers_into_any_floating_out(dtype: torch.dtype, stored: torch.dtype, device: str) -> None:
+    image = picture(2, 3, 9, 10, dtype=stored, device=device)
     out = torch.empty(2, 3, 5, 5, dtype=dtype, device=device)
     assert abpn_fast.ops.pyramid_down(image, out=out) is out
     assert_near(out, formulas.down(formulas.unit(image.cpu().numpy())), ulps=8)

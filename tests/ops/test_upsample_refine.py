@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 import abpn_fast
 from tests import formulas
 from tests.accuracy import assert_near
-from tests.ops.contract import Inputs, PixelContract, draw, halved, picture
+from tests.ops.contract import INTEGERS, Inputs, PixelContract, draw, halved, picture
 
 WEIGHTS = ("weight1", "bias1", "weight2", "bias2")
 BAD_REFINING = [
@@ -56,6 +57,7 @@ def test_without_weights_it_only_upsamples(device: str) -> None:
     assert_near(result, formulas.up(inputs["blend_low"].cpu().double().numpy(), (15, 17)), ulps=4)
 
 
-def test_gradient_beside_a_uint8_image(device: str, backend: str) -> None:
+@pytest.mark.parametrize("stored", INTEGERS, ids=str)
+def test_gradient_beside_an_integer_image(stored: torch.dtype, device: str, backend: str) -> None:
     contract = TestContract()
-    contract.gradcheck(contract.uint8_inputs((3, 4), device, count=1, dtype=torch.float64), backend)
+    contract.gradcheck(contract.integer_inputs((3, 4), stored, device, count=1, dtype=torch.float64), backend)

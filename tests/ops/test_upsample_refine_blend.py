@@ -11,7 +11,7 @@ from torch import Tensor
 import abpn_fast
 from tests import formulas
 from tests.accuracy import assert_same_bits
-from tests.ops.contract import Inputs, PixelContract, as_arrays, picture
+from tests.ops.contract import INTEGERS, Inputs, PixelContract, as_arrays, picture
 from tests.ops.test_adaptive_blend import J, K
 from tests.ops.test_upsample_refine import BAD_REFINING, WEIGHTS, refining_inputs
 
@@ -69,7 +69,7 @@ class TestWithoutMask(TestContract):
         return super().inputs(size, **options) | NO_MASK
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.uint8])
+@pytest.mark.parametrize("dtype", [torch.float32, *INTEGERS])
 @pytest.mark.parametrize("scale", [1, 2, 4, 16, 64])
 def test_masked_pixels_keep_their_bits(scale: int, dtype: torch.dtype, device: str) -> None:
     size = (33, 30)

@@ -40,4 +40,4 @@ def unsettle(model: nn.Module) -> None:
 def photo(*size: int, dtype: torch.dtype = torch.float32, count: int = 1) -> torch.Tensor:
     """From black to white."""
     pixels = (1.2 * torch.rand(count, 3, *size) - 0.1).clamp(0, 1)
-    return pixels.to(dtype) if dtype.is_floating_point else (255 * pixels).round().to(dtype)
+    return pixels.to(dtype) if dtype.is_floating_point else (torch.iinfo(dtype).max * pixels).round().to(dtype)

@@ -204,13 +204,15 @@ def photo_of(dtype: torch.dtype) -> torch.Tensor:
     return (0.2 + 0.6 * torch.rand(1, 3, 30, 33)).bfloat16().half().to(dtype)
 
 
-def test_uint8_in_uint8_out() -> None:
-    model, image = network(), photo(30, 33, dtype=torch.uint8)
+@pytest.mark.parametrize(("dtype", "stored"), [(torch.uint8, np.uint8), (torch.uint16, np.uint16)])
+def test_integers_in_integers_out(dtype: torch.dtype, stored: type[np.unsignedinteger]) -> None:
+    model, image = network(), photo(30, 33, dtype=dtype)
     result = model(image, levels=1)
-    assert torch.equal(result, torch.from_numpy(formulas.store(model(image / 255, levels=1).detach().numpy())))
+    plain = model(image.float() / torch.iinfo(dtype).max, levels=1).detach().numpy()
+    assert torch.equal(result, torch.from_numpy(formulas.store(plain, stored)))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.uint8])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.uint8, torch.uint16])
 def test_strength_zero_gives_the_image(dtype: torch.dtype) -> None:
     model = network()
     image = photo(31, 33, dtype=dtype)
@@ -220,7 +222,7 @@ def test_strength_zero_gives_the_image(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("blend", ["adaptive", "conv"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.uint8])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.uint8, torch.uint16])
 def test_mask_threshold_keeps_bits(dtype: torch.dtype, blend: str) -> None:
     model, image = network(blend=blend), photo(50, 61, dtype=dtype, count=2)
     free = intermediates(model, image, 1)
@@ -248,7 +250,7 @@ def test_default_levels() -> None:
         ({}, {"image": torch.rand(3, 8, 8)}, "image must have shape"),
         ({}, {"image": torch.rand(1, 4, 8, 8)}, "image must have shape"),
         ({}, {"image": torch.rand(1, 3, 0, 8)}, "image must have shape"),
-        ({}, {"image": torch.rand(1, 3, 8, 8).double()}, "image must be uint8 or torch.float32"),
+        ({}, {"image": torch.rand(1, 3, 8, 8).double()}, "image must be uint8, uint16 or torch.float32"),
         ({}, {"levels": -1}, "levels must be"),
         ({}, {"levels": 1.0}, "levels must be"),
         ({}, {"strength": "strong"}, "strength must be"),

@@ -63,15 +63,25 @@ def test_a_symmetric_image_stays_symmetric(filter: str) -> None:
         assert (level - level.flip(2)).abs().max() < 1e-14 and (level - level.flip(3)).abs().max() < 1e-14
 
 
-def test_pixels_there_and_back() -> None:
-    levels = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
+@pytest.mark.parametrize("stored", [torch.uint8, torch.uint16])
+def test_pixels_there_and_back(stored: torch.dtype) -> None:
+    levels = torch.arange(torch.iinfo(stored).max + 1).to(stored).reshape(1, 1, 16, -1)
     for dtype in (torch.float32, torch.float64):
         assert to_unit(levels, dtype).dtype == dtype
         assert to_unit(levels, dtype).max() == 1
-        assert torch.equal(to_pixels(to_unit(levels, dtype), torch.uint8), levels)
+        assert torch.equal(to_pixels(to_unit(levels, dtype), stored), levels)
 
 
-def test_uint8_is_read_in_float32() -> None:
-    image = photo(9, 8, dtype=torch.uint8)
-    assert torch.equal(pyramid_down(image), pyramid_down(image.float() / 255))
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_16_bits_through_half_precision(dtype: torch.dtype) -> None:
+    levels = torch.arange(65536)
+    unit = to_unit(levels.to(torch.uint16), dtype)
+    assert torch.equal(unit, (levels / 65535).to(dtype))
+    assert torch.equal(to_pixels(unit, torch.uint16), (unit.float() * 65535).round().to(torch.uint16))
+
+
+@pytest.mark.parametrize("stored", [torch.uint8, torch.uint16])
+def test_integers_are_read_in_float32(stored: torch.dtype) -> None:
+    image = photo(9, 8, dtype=stored)
+    assert torch.equal(pyramid_down(image), pyramid_down(image.float() / torch.iinfo(stored).max))
     assert laplacian_decompose(image, 2)[1][0].dtype == torch.float32
