@@ -175,6 +175,14 @@ def test_captions_that_only_a_tiff_has_outside_of_resources(tmp_path: Path, leng
     assert bytes.fromhex(kept) == (resources if length < 500_000 else b"")
 
 
+def test_a_caption_that_a_tiff_has_twice_is_written_once(tmp_path: Path) -> None:
+    resources = CAPTION[14:]
+    tags: Values = {34377: (1, resources), 33723: (7, resources[12:])}
+    (tmp_path / "in.tif").write_bytes(tiff_file(RGBA[..., :3], tags=tags))
+    segments = write(read_photo(tmp_path / "in.tif"), tmp_path / "out.jpg").applist  # type: ignore[attr-defined]
+    assert [content for name, content in segments if name == "APP13"] == [CAPTION]
+
+
 def test_texts_of_a_photo_do_not_come_into_a_tiff(tmp_path: Path) -> None:
     Image.fromarray(RGBA[..., :3]).save(tmp_path / "in.jpg", comment=b"hello")
     write(read_photo(tmp_path / "in.jpg"), tmp_path / "out.tif")
