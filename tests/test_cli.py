@@ -68,6 +68,18 @@ def test_one_photo_into_a_folder(model: str, photo: Path, tmp_path: Path) -> Non
         assert [path.name for path in (tmp_path / folder).iterdir()] == ["in.png"]
 
 
+def test_tiff_stays_tiff(model: str, tmp_path: Path) -> None:
+    names = ["one.tif", "two.TIFF"]
+    for name in names:
+        Image.fromarray(RGB).save(tmp_path / name)
+    out = tmp_path / "out"
+    assert run("retouch", *(tmp_path / name for name in names), "-o", out, "--model", model, "--compare").exit_code == 0
+    assert {path.name for path in out.iterdir()} == {*names, "one.compare.jpg", "two.compare.jpg"}
+    for name in names:
+        with Image.open(out / name) as picture:
+            assert (picture.format, picture.size) == ("TIFF", (90, 66))
+
+
 def test_self_ensemble(model: str, photo: Path, tmp_path: Path) -> None:
     for name, options in (("once.png", ()), ("four.png", ("--self-ensemble",))):
         assert run("retouch", photo, "-o", tmp_path / name, "--model", model, *options).exit_code == 0
@@ -98,7 +110,7 @@ def test_several_photos_with_a_bad_one(model: str, photo: Path, tmp_path: Path) 
         str(out / "last.jpg"),
     ]
     first, second = result.stderr.splitlines()
-    assert first == f"error: {tmp_path / 'bad.jpg'} is neither a JPEG nor a PNG file; convert it to one of them"
+    assert first == f"error: {tmp_path / 'bad.jpg'} is neither a JPEG, a PNG nor a TIFF file; convert it to one of them"
     assert second == f"error: no such photo: {tmp_path / 'none.jpg'}"
     written = {"in.png", "in.mask.png", "in.blend.png", "in.compare.jpg"}
     written |= {"last.jpg", "last.mask.png", "last.blend.png", "last.compare.jpg"}

@@ -26,10 +26,10 @@ _SIDE_FILES = {"save_mask": ".mask.png", "save_blend": ".blend.png", "compare": 
 
 
 def retouch(
-    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="JPEG or PNG files.")],
+    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="JPEG, PNG or TIFF files.")],
     out: Annotated[
         Path,
-        typer.Option("--out", "-o", help="A file name that ends in .jpg or .png, for one photo; else a folder."),
+        typer.Option("--out", "-o", help="A file name that ends in .jpg, .png or .tif, for one photo; else a folder."),
     ],
     model: Annotated[str, typer.Option(help="Bundled weights by name, or a folder with a saved model.")] = "small",
     levels: Annotated[

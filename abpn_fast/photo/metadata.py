@@ -16,6 +16,7 @@ _TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
 _PROFILE_TEXTS = (b"Raw profile type exif\0", b"Raw profile type APP1\0", b"XML:com.adobe.xmp\0")
 _CAPTION_TEXTS = ("Raw profile type iptc", "Raw profile type 8bim")
 _CAPTION = b"Photoshop 3.0\0"
+_IPTC_RESOURCE = b"8BIM\x04\x04"
 _XMP_EXTENSION = b"http://ns.adobe.com/xmp/extension/\0"
 # Of a compressed text, in bytes: beyond it Pillow takes the whole file for unreadable.
 _LONGEST_TEXT = 2**20
@@ -132,14 +133,43 @@ def kept_jpeg_segments(segments: list[tuple[str, bytes]]) -> bytes:
 
 def chunks_from_jpeg(segments: list[tuple[str, bytes]]) -> tuple[tuple[bytes, bytes], ...]:
     """The comments and IPTC captions of a JPEG file, as chunks of a PNG file."""
-    chunks = [_comment_chunk(content) for name, content in segments if name == "COM"]
-    caption = b"".join(
+    comments = (_comment_chunk(content) for name, content in segments if name == "COM")
+    return (*comments, *chunks_from_resources(resources_from_jpeg(segments)))
+
+
+def resources_from_jpeg(segments: list[tuple[str, bytes]]) -> bytes:
+    """Photoshop's resources, IPTC captions among them, of a JPEG file."""
+    return b"".join(
         content[len(_CAPTION) :] for name, content in segments if name == "APP13" and content.startswith(_CAPTION)
     )
-    if caption:
-        text = f"\niptc\n{len(caption):8}\n{caption.hex()}\n".encode()
-        chunks.append((b"zTXt", _CAPTION_TEXTS[0].encode() + b"\0\0" + zlib.compress(text)))
-    return tuple(chunks)
+
+
+def resources_from_png(data: bytes) -> bytes:
+    """Photoshop's resources, IPTC captions among them, of a PNG file."""
+    texts = (_text(kind, content) or ("", "") for kind, content in png_chunks(data) if kind in _TEXT_CHUNKS)
+    return b"".join(_profile(text) for key, text in texts if key in _CAPTION_TEXTS)
+
+
+def resources_with_iptc(resources: bytes, iptc: bytes) -> bytes:
+    """Photoshop's resources with the IPTC caption that a TIFF file may have beside them."""
+    if not iptc or _IPTC_RESOURCE in resources:
+        return resources
+    return resources + _IPTC_RESOURCE + struct.pack(">HI", 0, len(iptc)) + iptc + bytes(len(iptc) % 2)
+
+
+def segments_from_resources(resources: bytes) -> bytes:
+    """Photoshop's resources as segments of a JPEG file."""
+    step = JPEG_SEGMENT - len(_CAPTION)
+    parts = [resources[start : start + step] for start in range(0, len(resources), step)]
+    return kept_jpeg_segments([("APP13", _CAPTION + part) for part in parts])
+
+
+def chunks_from_resources(resources: bytes) -> tuple[tuple[bytes, bytes], ...]:
+    """Photoshop's resources as a chunk of a PNG file; none of a length that would make Pillow refuse all of it."""
+    text = f"\niptc\n{len(resources):8}\n{resources.hex()}\n".encode()
+    if not resources or len(text) > _LONGEST_TEXT:
+        return ()
+    return ((b"zTXt", _CAPTION_TEXTS[0].encode() + b"\0\0" + zlib.compress(text)),)
 
 
 def _comment_chunk(comment: bytes) -> tuple[bytes, bytes]:

@@ -17,8 +17,10 @@ from torch import Tensor
 from abpn_fast import backends, reference
 from abpn_fast.model import ABPN
 from abpn_fast.photo.compare import compare as compare_pictures
-from abpn_fast.photo.files import Photo, Writer, check_fits, picture_writer, read_photo, result_format
+from abpn_fast.photo.files import Writer, check_fits, photo_writer, picture_writer, result_format
+from abpn_fast.photo.photo import Photo
 from abpn_fast.photo.pictures import blend_picture, mask_picture
+from abpn_fast.photo.reading import read_photo
 from abpn_fast.photo.writing import check_targets, write_files
 from abpn_fast.reference import PolynomialBlend, Retouched
 
@@ -92,16 +94,18 @@ def retouch_file(
     quality: int = 95,
     make_folders: bool = False,
 ) -> Report:
-    """Retouch a JPEG or PNG photo into another file.
+    """Retouch a JPEG, PNG or TIFF photo into another file.
 
     The result has the photo's size, channels, transparency, colour profile, EXIF, XMP and captions; it is written
-    upright. A PNG file becomes a JPEG with its texts as comments, without those above 64 KB; a JPEG becomes a PNG
-    without its extended XMP. Pixels are processed as they are stored, which is meant for sRGB and similar encodings.
+    upright. PNG and TIFF results have the photo's 8 or 16 bits per channel, JPEG results 8. A PNG file becomes a JPEG
+    with its texts as comments, without those above 64 KB; a JPEG becomes a PNG without its extended XMP; neither's
+    texts and comments come into a TIFF. Pixels are processed as they are stored, which is meant for sRGB and similar
+    encodings.
     All files appear together at the end, or none does, unless the process is killed outright at that moment.
 
     Args:
         photo: a file that :func:`abpn_fast.photo.read_photo` reads.
-        out: the result; its ending, .jpg, .jpeg or .png, chooses the format.
+        out: the result; its ending, .jpg, .jpeg, .png, .tif or .tiff, chooses the format.
         model: a model in eval mode, which is used as it is, or what ``ABPN.from_pretrained`` takes.
         levels: how often the photo is halved before the retouching layer; None for :func:`photo_levels`.
         strength: 0 leaves the photo, 1 is the full retouch; finite.
@@ -167,8 +171,11 @@ class _Targets(NamedTuple):
     def of(cls, result: _Name, mask: _Name | None, blend: _Name | None, compare: _Name | None) -> _Targets:
         targets = cls(Path(result), *(None if name is None else Path(name) for name in (mask, blend, compare)))
         for path in targets.paths:
-            if result_format(path) == "JPEG" and path in (targets.mask, targets.blend):
+            format = result_format(path)
+            if format != "PNG" and path in (targets.mask, targets.blend):
                 raise ValueError(f"a mask and a blend layer are stored as .png, got {path.name!r}")
+            if format == "TIFF" and path == targets.compare:
+                raise ValueError(f"a comparison is stored as .png or .jpg, got {path.name!r}")
         return targets
 
     @property
@@ -195,14 +202,14 @@ def _check(model: object, levels: Any, strength: Any, mask_threshold: Any, quali
 
 def _writers(targets: _Targets, original: Photo, output: Tensor | Retouched, quality: int) -> dict[Path, Writer]:
     retouched = output.image if isinstance(output, Retouched) else output
-    picture = original.picture(retouched[0].permute(1, 2, 0).contiguous().cpu().numpy())
-    writers = {targets.result: picture_writer(targets.result, picture, original, quality)}
+    pixels = retouched[0].permute(1, 2, 0).contiguous().cpu().numpy()
+    writers = {targets.result: photo_writer(targets.result, original, pixels, quality)}
     if targets.mask is not None and isinstance(output, Retouched):
         writers[targets.mask] = picture_writer(targets.mask, mask_picture(output))
     if targets.blend is not None and isinstance(output, Retouched):
         writers[targets.blend] = picture_writer(targets.blend, blend_picture(output))
     if targets.compare is not None:
-        sheet = compare_pictures(original.picture(original.pixels), picture)
+        sheet = compare_pictures(original.picture(original.pixels), original.picture(pixels))
         # A grey profile does not fit the coloured sheet.
         colours = Photo(original.pixels, icc=None if original.grey else original.icc)
         writers[targets.compare] = picture_writer(targets.compare, sheet, colours)

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, TiffImagePlugin
 from PIL.PngImagePlugin import PngInfo
 
-from abpn_fast.photo.files import Photo, picture_writer, read_photo, result_format
+from abpn_fast.photo import Photo, read_photo
+from abpn_fast.photo.files import photo_writer, result_format
+from tests.photo.tiff_files import Values, tiff_file
 
 RNG = np.random.default_rng(0)
 RGBA = RNG.integers(0, 256, (37, 53, 4), np.uint8)
@@ -21,7 +23,7 @@ XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/" tiff:Orientation="6"/>'
 
 def write(photo: Photo, path: Path) -> Image.Image:
     stream = io.BytesIO()
-    picture_writer(path, photo.picture(photo.pixels), photo)(stream)
+    photo_writer(path, photo, photo.pixels)(stream)
     path.write_bytes(stream.getvalue())
     image: Image.Image = Image.open(path)
     image.load()
@@ -76,8 +78,14 @@ def test_orientation_is_applied(tmp_path: Path, orientation: int, ending: str) -
     assert (written.getexif()[0x0112], written.getexif()[0x010F]) == (1, "Maker")
 
 
-@pytest.mark.parametrize("source", ["jpg", "png"])
-@pytest.mark.parametrize("target", ["jpg", "png"])
+AS_TIFF: Values = {
+    **{0x010F: (2, b"Maker\0"), 0x8769: (4, {0x829A: (5, [1, 100])}), 700: (1, XMP), 34675: (7, PROFILE)},
+    **{282: (5, [300, 1]), 283: (5, [240, 1])},
+}
+
+
+@pytest.mark.parametrize("source", ["jpg", "png", "tif"])
+@pytest.mark.parametrize("target", ["jpg", "png", "tif"])
 def test_metadata_is_kept(tmp_path: Path, source: str, target: str) -> None:
     exif = Image.Exif()
     exif[0x010F], exif[0x8769] = "Maker", {0x829A: 0.01}
@@ -85,7 +93,10 @@ def test_metadata_is_kept(tmp_path: Path, source: str, target: str) -> None:
     info.add_itxt("XML:com.adobe.xmp", XMP.decode())
     options = {"xmp": XMP, "comment": b"hello"} if source == "jpg" else {"pnginfo": info}
     image = Image.fromarray(RGBA[..., :3])
-    image.save(tmp_path / f"in.{source}", exif=exif, icc_profile=PROFILE, dpi=(300, 240), **options)
+    if source == "tif":
+        (tmp_path / "in.tif").write_bytes(tiff_file(RGBA[..., :3], tags=AS_TIFF))
+    else:
+        image.save(tmp_path / f"in.{source}", exif=exif, icc_profile=PROFILE, dpi=(300, 240), **options)
     written = write(read_photo(tmp_path / f"in.{source}"), tmp_path / f"out.{target}")
     assert written.info["icc_profile"] == PROFILE
     assert written.getexif()[0x010F] == "Maker"
@@ -93,7 +104,7 @@ def test_metadata_is_kept(tmp_path: Path, source: str, target: str) -> None:
     assert written.info["dpi"] == pytest.approx((300, 240), abs=0.01)
     packet = written.info["xmp"]
     assert (packet if isinstance(packet, bytes) else packet.encode()) == XMP.replace(b'"6"', b'"1"')
-    if source == "jpg":
+    if source == "jpg" and target != "tif":
         assert written.info["comment" if target == "jpg" else "Comment"] in (b"hello", "hello")
 
 
@@ -131,6 +142,63 @@ def test_comments_and_captions_survive_a_change_of_format(tmp_path: Path) -> Non
         back = write(read_photo(tmp_path / "out.png"), tmp_path / "back.jpg")
         assert back.info["comment"].decode() == as_png.info["Comment"]
         assert back.info["photoshop"] == {0x0404: CAPTION[-10:]}
+
+
+def test_captions_survive_changes_to_tiff_and_back(tmp_path: Path) -> None:
+    extra = b"\xff\xed" + struct.pack(">H", len(CAPTION) + 2) + CAPTION
+    Image.fromarray(RGBA[..., :3]).save(tmp_path / "in.jpg", extra=extra)
+    write(read_photo(tmp_path / "in.jpg"), tmp_path / "in.png")
+    for source in ("in.jpg", "in.png"):
+        as_tiff = write(read_photo(tmp_path / source), tmp_path / "out.tif")
+        assert as_tiff.tag_v2[34377] == CAPTION[14:]  # type: ignore[attr-defined]
+        for name in ("back.jpg", "back.png"):
+            write(read_photo(tmp_path / "out.tif"), tmp_path / name)
+        with Image.open(write_path := tmp_path / "back.jpg") as image:
+            assert image.info["photoshop"] == {0x0404: CAPTION[-10:]}
+        assert read_photo(tmp_path / "back.png").segments == read_photo(write_path).segments
+
+
+@pytest.mark.parametrize("length", [7, 70_000, 600_000])
+def test_captions_that_only_a_tiff_has_outside_of_resources(tmp_path: Path, length: int) -> None:
+    """Several segments of a JPEG file hold what one does not; a PNG file is readable without what it cannot."""
+    iptc = b"\x1c\x02\x78" + bytes(range(256)) * (length // 256) + bytes(length % 256)
+    info = TiffImagePlugin.ImageFileDirectory_v2()
+    info.tagtype[33723], info[33723] = 7, iptc
+    Image.fromarray(RGBA[..., :3]).save(tmp_path / "in.tif", tiffinfo=info)
+    photo = read_photo(tmp_path / "in.tif")
+    assert write(photo, tmp_path / "out.tif").tag_v2[33723] == iptc  # type: ignore[attr-defined]
+    resources = b"8BIM\x04\x04\0\0" + struct.pack(">I", len(iptc)) + iptc + bytes(len(iptc) % 2)
+    segments = write(photo, tmp_path / "out.jpg").applist  # type: ignore[attr-defined]
+    assert b"".join(content[14:] for name, content in segments if name == "APP13") == resources
+    as_png = write(photo, tmp_path / "out.png").info
+    kept = "".join(as_png.get("Raw profile type iptc", "\n\n\n").split("\n")[3:])
+    assert bytes.fromhex(kept) == (resources if length < 500_000 else b"")
+
+
+def test_texts_of_a_photo_do_not_come_into_a_tiff(tmp_path: Path) -> None:
+    Image.fromarray(RGBA[..., :3]).save(tmp_path / "in.jpg", comment=b"hello")
+    write(read_photo(tmp_path / "in.jpg"), tmp_path / "out.tif")
+    assert b"hello" not in (tmp_path / "out.tif").read_bytes()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_16_bits_become_8_in_a_jpeg_by_rounding(tmp_path: Path, channels: int) -> None:
+    values = np.array([0, 128, 129, 385, 386, 32767, 32768, 65406, 65407, 65535], np.uint16)
+    pixels = np.broadcast_to(values[:, None, None], (10, 9, 3))
+    photo = Photo(pixels, grey=channels == 1)
+    expected = np.rint(values / 257)
+    assert np.array_equal(np.asarray(photo.picture(pixels)).reshape(10, 9, channels)[:, 0, 0], expected)
+    assert write(photo, tmp_path / "out.jpg").mode == ("L" if channels == 1 else "RGB")
+
+
+def test_grey_is_what_pillow_makes_of_colours() -> None:
+    pixels = RGBA[..., :3]
+    grey = Photo(pixels, grey=True).samples(pixels)
+    assert np.array_equal(grey[..., 0], np.asarray(Image.fromarray(pixels).convert("L")))
+    deep = Photo(pixels, grey=True).samples(pixels.astype(np.uint16) * 257)
+    assert np.abs(deep[..., 0] / 257 - pixels @ [0.299, 0.587, 0.114]).max() < 0.01
+    same = np.repeat(np.arange(65536, dtype=np.uint16).reshape(256, 256, 1), 3, axis=2)
+    assert np.array_equal(Photo(same, grey=True).samples(same)[..., 0], same[..., 0])
 
 
 def test_texts_of_a_png_become_comments_of_a_jpeg(tmp_path: Path) -> None:
@@ -222,16 +290,6 @@ def png(image: Image.Image, **options: object) -> bytes:
     return stream.getvalue()
 
 
-def rgb16() -> bytes:
-    """Pillow reads such a file as 8-bit RGB without a word."""
-    content = b"IHDR" + struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)
-    body = b"IDAT" + zlib.compress(bytes(1 + 12))
-    chunks = [content, body, b"IEND"]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in chunks
-    )
-
-
 FRAMES = [Image.new("L", (9, 9), value) for value in (0, 255)]
 
 
@@ -239,15 +297,13 @@ FRAMES = [Image.new("L", (9, 9), value) for value in (0, 255)]
     ("data", "reason"),
     [
         (b"", "is empty"),
-        (b"a text\n", "neither a JPEG nor a PNG"),
+        (b"a text\n", "neither a JPEG, a PNG nor a TIFF file"),
         (jpeg()[:-200], "is damaged: .*truncated"),
         (jpeg()[:30], "not a JPEG file that can be read"),
         (png(Image.fromarray(RGBA))[:-500], "is damaged"),
         (png(Image.fromarray(RGBA))[:20], "not a PNG file that can be read"),
         (b"\x89PNG\r\n\x1a\n" + bytes(60), "not a PNG file that can be read"),
         (jpeg("CMYK"), "CMYK"),
-        (rgb16(), "16 bits per channel"),
-        (png(Image.fromarray(RGBA[..., 0].astype(np.uint16) * 256)), "16 bits per channel"),
         (png(FRAMES[0], save_all=True, append_images=FRAMES[1:]), "animation"),
         (png_header(20_000, 20_000), "400 megapixels, more than 200"),
         (png(Image.new("RGB", (1, 1))), "single pixel"),
@@ -270,6 +326,7 @@ def test_folders_and_missing_files_are_refused(tmp_path: Path) -> None:
 
 def test_result_format() -> None:
     assert [result_format(Path(name)) for name in ("a.jpg", "a.JPEG", "a.b.Png")] == ["JPEG", "JPEG", "PNG"]
-    for name in ("a", "a.tif", ".png/a"):
-        with pytest.raises(ValueError, match=r"must end in \.jpg, \.jpeg, \.png"):
+    assert [result_format(Path(name)) for name in ("a.tif", "a.TIFF")] == ["TIFF", "TIFF"]
+    for name in ("a", "a.gif", ".png/a"):
+        with pytest.raises(ValueError, match=r"must end in \.jpg, \.jpeg, \.png, \.tif, \.tiff"):
             result_format(Path(name))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 import abpn_fast
-from abpn_fast.photo import photo_levels, retouch_file
+from abpn_fast.photo import Photo, photo_levels, read_photo, retouch_file
+from abpn_fast.photo.files import photo_writer
 from abpn_fast.reference import upsample
 
 RGBA = np.random.default_rng(0).integers(0, 256, (70, 101, 4), np.uint8)
@@ -56,6 +58,85 @@ def test_strength_0_keeps_every_pixel(model: abpn_fast.ABPN, tmp_path: Path, mod
     with Image.open(tmp_path / "out.png") as result:
         assert result.mode == ("RGB" if mode == "P" else mode)
         assert np.array_equal(np.asarray(result), np.asarray(image.convert(result.mode)))
+
+
+DEEP = np.random.default_rng(1).integers(0, 65536, (70, 101, 4), np.uint16)
+
+
+def deep_photo(path: Path, samples: np.ndarray[Any, np.dtype[np.uint16]]) -> Path:
+    alpha = None if samples.shape[2] % 2 else samples[..., -1]
+    grey = samples.shape[2] < 3
+    photo = Photo(np.repeat(samples[..., :1], 3, axis=2) if grey else samples[..., :3], alpha=alpha, grey=grey)
+    with path.open("wb") as stream:
+        photo_writer(path, photo, photo.pixels)(stream)
+    return path
+
+
+@pytest.mark.parametrize("source", ["in.png", "in.tif"])
+@pytest.mark.parametrize("target", ["out.png", "out.tif"])
+def test_16_bits_are_what_the_model_computes(model: abpn_fast.ABPN, tmp_path: Path, source: str, target: str) -> None:
+    path = deep_photo(tmp_path / source, DEEP)
+    retouch_file(path, tmp_path / target, model=model, levels=1)
+    image = torch.from_numpy(DEEP[..., :3].copy()).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        expected = model(image, levels=1)
+    result = read_photo(tmp_path / target)
+    assert expected.dtype == torch.uint16
+    assert np.array_equal(result.pixels, expected[0].permute(1, 2, 0).numpy())
+    assert result.alpha is not None and np.array_equal(result.alpha, DEEP[..., 3])
+    assert (result.pixels != DEEP[..., :3]).any() and (result.pixels % 257).any()
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_strength_0_keeps_every_one_of_16_bits(
+    model: abpn_fast.ABPN, tmp_path: Path, ending: str, channels: int
+) -> None:
+    samples = DEEP[..., :channels] if channels != 2 else DEEP[..., 2:]
+    path = deep_photo(tmp_path / f"in.{ending}", samples)
+    retouch_file(path, tmp_path / f"out.{ending}", model=model, levels=2, strength=0.0)
+    result = read_photo(tmp_path / f"out.{ending}")
+    assert result.grey == (channels < 3)
+    assert np.array_equal(result.samples(result.pixels), samples)
+
+
+def test_16_bits_with_side_pictures_in_a_jpeg(model: abpn_fast.ABPN, tmp_path: Path) -> None:
+    path = deep_photo(tmp_path / "in.tif", DEEP[..., :3])
+    names = ("out.jpg", "m.png", "b.png", "c.jpg")
+    out, mask, blend, sheet = (tmp_path / name for name in names)
+    retouch_file(path, out, model=model, levels=1, save_mask=mask, save_blend=blend, compare=sheet)
+    for name in names:
+        with Image.open(tmp_path / name) as image:
+            assert image.mode in ("L", "RGB")
+            assert image.size == (101, 70) or name == "c.jpg"
+    assert read_photo(out).pixels.dtype == np.uint8
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+def test_tiff_of_8_bits_has_what_a_png_has(model: abpn_fast.ABPN, tmp_path: Path, mode: str) -> None:
+    for ending in ("png", "tif"):
+        Image.fromarray(RGBA).convert(mode).save(tmp_path / f"in.{ending}")
+        retouch_file(tmp_path / f"in.{ending}", tmp_path / f"out.{ending}", model=model, levels=1)
+    with Image.open(tmp_path / "out.tif") as image:
+        assert image.mode == mode
+        assert np.array_equal(np.asarray(image), pixels(tmp_path / "out.png"))
+
+
+def test_a_tiff_in_place(model: abpn_fast.ABPN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = deep_photo(tmp_path / "in.tif", DEEP)
+    before = path.read_bytes()
+
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(zlib, "compress", fail)
+        with pytest.raises(OSError, match="disk full"):
+            retouch_file(path, path, model=model, overwrite=True)
+    assert path.read_bytes() == before
+    retouch_file(path, path, model=model, overwrite=True)
+    assert path.read_bytes() != before
+    assert [file.name for file in tmp_path.iterdir()] == ["in.tif"]
 
 
 @pytest.mark.parametrize("mode", ["LA", "RGBA"])
@@ -166,6 +247,8 @@ def test_a_failing_write_leaves_all_as_it_was(
         ({"model": None}, "model must be an .* got NoneType"),
         ({"model": torch.nn.Conv2d(3, 3, 1)}, "model must be an .* got Conv2d"),
         ({"save_mask": "m.jpg"}, r"stored as \.png"),
+        ({"save_mask": "m.tif"}, r"stored as \.png"),
+        ({"compare": "c.tif"}, r"stored as \.png or \.jpg, got 'c\.tif'"),
         ({"backend": "quick"}, "must be one of"),
         ({"model": abpn_fast.ABPN("small")}, r"call model\.eval\(\)"),
         ({"model": "no such model"}, "no such model"),
