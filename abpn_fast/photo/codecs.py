@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -40,22 +39,13 @@ def decode_tiff(data: bytes, page: int, planar: bool) -> Samples:
     return _with_channels(np.moveaxis(samples, 0, 2) if planar and samples.ndim == 3 else samples)
 
 
-def imagecodecs() -> ModuleType:
-    """The library.
-
-    Raises:
-        Unsuitable: it is not installed.
-    """
+def _run(name: str, data: Any, **options: Any) -> Any:
     try:
         import imagecodecs
     except ImportError:
         raise Unsuitable("is a TIFF file or has 16 bits per channel; pip install 'abpn_fast[deep]' for those") from None
-    return imagecodecs
-
-
-def _run(name: str, data: Any, **options: Any) -> Any:
     try:
-        return getattr(imagecodecs(), name)(data, **options)
+        return getattr(imagecodecs, name)(data, **options)
     except RuntimeError as error:
         raise ValueError(str(error)) from error
 
