@@ -53,6 +53,8 @@ class Tagged:
 
     def directory(self, at: int) -> tuple[Directory, int]:
         """The tags of the directory at a position, and where the next one is, or 0."""
+        if at < 8:
+            raise ValueError("a directory lies in its header")
         count_format, entry_format, word = ("Q", "HHQ", "Q") if self.big else ("H", "HHI", "I")
         (count,) = self._unpack(count_format, at)
         start, width = at + struct.calcsize(self.order + count_format), struct.calcsize("=" + word)

@@ -276,10 +276,11 @@ def test_camera_notes_of_a_jpeg_keep_their_offsets(tmp_path: Path, order: str) -
     assert described(file) == expected(DESCRIPTION | RESOLUTION)
 
 
+@pytest.mark.parametrize("offset", [6, 2_000, 2**32 - 1])
 @pytest.mark.parametrize("pointer", [0x8769, 0x8825])
-def test_what_exif_of_a_jpeg_only_promises_is_not_written(tmp_path: Path, pointer: int) -> None:
-    """An offset beyond the block would lie within the pixels of a TIFF file."""
-    sound, outside = directory(DESCRIPTION | RESOLUTION, "<", 8), struct.pack("<I", 2_000)
+def test_what_exif_of_a_jpeg_only_promises_is_not_written(tmp_path: Path, pointer: int, offset: int) -> None:
+    """An offset beyond the block would lie within the pixels of a TIFF file, and its header changes."""
+    sound, outside = directory(DESCRIPTION | RESOLUTION, "<", 8), struct.pack("<I", offset)
     at = sound.index(struct.pack("<H", pointer)) + 8
     Image.fromarray(picture(8, 3, (99, 99))).save(
         tmp_path / "in.jpg", exif=b"Exif\0\0II*\0\x08\0\0\0" + sound[:at] + outside + sound[at + 4 :]
