@@ -215,7 +215,7 @@ def test_texts_of_a_png_become_comments_of_a_jpeg(tmp_path: Path) -> None:
     assert comments == ["Description: a face", "Author: Grüße", "Title: 日本"]
 
 
-def test_extended_xmp_is_kept_in_a_jpeg_and_not_promised_in_a_png(tmp_path: Path) -> None:
+def test_extended_xmp_is_kept_in_a_jpeg_and_not_promised_elsewhere(tmp_path: Path) -> None:
     extension = b"http://ns.adobe.com/xmp/extension/\0" + b"0" * 32 + struct.pack(">II", 4, 0) + b"<x/>"
     packet = b'<x:xmpmeta xmlns:x="adobe:ns:meta/" xmpNote:HasExtendedXMP="' + b"0" * 32 + b'"/>'
     extra = b"\xff\xe1" + struct.pack(">H", len(extension) + 2) + extension
@@ -224,7 +224,8 @@ def test_extended_xmp_is_kept_in_a_jpeg_and_not_promised_in_a_png(tmp_path: Path
     written = write(photo, tmp_path / "out.jpg")
     assert ("APP1", extension) in written.applist  # type: ignore[attr-defined]
     assert written.info["xmp"] == packet
-    assert b"HasExtendedXMP" not in write(photo, tmp_path / "out.png").info["xmp"]
+    for name in ("out.png", "out.tif"):
+        assert b"HasExtendedXMP" not in write(photo, tmp_path / name).info["xmp"]
 
 
 @pytest.mark.parametrize("kind", [b"zTXt", b"iTXt"])
