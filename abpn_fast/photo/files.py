@@ -12,8 +12,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from abpn_fast.photo import metadata, png16, tiff, tiff_writer
+from abpn_fast.photo.codecs import Samples
 from abpn_fast.photo.photo import Photo
-from abpn_fast.photo.tiff import Samples
 from abpn_fast.photo.tiff_tags import Tag
 
 Format = Literal["JPEG", "PNG", "TIFF"]

@@ -7,7 +7,8 @@ import dataclasses
 import numpy as np
 from PIL import Image
 
-from abpn_fast.photo.tiff import UNASSOCIATED, Samples
+from abpn_fast.photo.codecs import Samples
+from abpn_fast.photo.tiff import UNASSOCIATED
 
 # Of ITU-R 601, as Pillow has them; their sum is 65536.
 _LUMA = np.array([19595, 38470, 7471], np.uint32)

@@ -18,8 +18,8 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from abpn_fast.photo import metadata, png16, tiff
+from abpn_fast.photo.codecs import Samples, Unsuitable
 from abpn_fast.photo.photo import Photo
-from abpn_fast.photo.tiff import Samples
 from abpn_fast.photo.tiff_tags import Tag
 
 _MAX_MEGAPIXELS = 200
@@ -165,7 +165,7 @@ def _check_size(path: Path, width: int, height: int) -> None:
 def _damage(path: Path) -> Iterator[None]:
     try:
         yield
-    except tiff.Unsuitable as error:
+    except Unsuitable as error:
         raise ValueError(f"{path} {error}") from error
     except _BROKEN as error:
         raise ValueError(f"{path} is damaged: {error}") from error

@@ -7,8 +7,9 @@ import zlib
 from collections.abc import Mapping
 from typing import BinaryIO
 
+from abpn_fast.photo.codecs import Samples
 from abpn_fast.photo.directories import BYTE, SHORT, UNDEFINED, Value, header, number_value, pack
-from abpn_fast.photo.tiff import BLACK_IS_0, DEFLATE, RGB, Samples
+from abpn_fast.photo.tiff import BLACK_IS_0, DEFLATE, RGB
 from abpn_fast.photo.tiff_tags import Tag, descriptions, dots_per_inch, resolution, whole_block
 
 # Types of tags that files give other types as well.
