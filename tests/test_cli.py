@@ -19,6 +19,7 @@ import abpn_fast
 from abpn_fast.cli import app
 from abpn_fast.cli.retouch import _progress
 from abpn_fast.cli.stopping import stops_cleanly
+from tests.photo.test_png16 import png
 
 RGB = np.random.default_rng(0).integers(0, 256, (66, 90, 3), np.uint8)
 
@@ -78,6 +79,13 @@ def test_tiff_stays_tiff(model: str, tmp_path: Path) -> None:
     for name in names:
         with Image.open(out / name) as picture:
             assert (picture.format, picture.size) == ("TIFF", (90, 66))
+
+
+def test_an_interlaced_photo_of_16_bits_is_no_matter_for_remarks(model: str, tmp_path: Path) -> None:
+    (tmp_path / "in.png").write_bytes(png(RGB[:9, :7].astype(np.uint16) * 257, interlaced=True))
+    command = [sys.executable, "-m", "abpn_fast", "retouch", "in.png", "-o", "out.png", "--model", model]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert result.stderr == ""
 
 
 def test_self_ensemble(model: str, photo: Path, tmp_path: Path) -> None:

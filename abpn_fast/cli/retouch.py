@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import sys
 import warnings
@@ -66,8 +67,9 @@ def retouch(
     wanted = [name for name, on in zip(_SIDE_FILES, (save_mask, save_blend, compare), strict=True) if on]
     side_files = [{name: result.with_suffix(_SIDE_FILES[name]) for name in wanted} for result in results]
     _refuse_shared([*results, *(path for files in side_files for path in files.values())])
-    # Pillow's remarks on odd metadata are no concern of the user's.
+    # Remarks on odd metadata and interlacing are no concern of the user's.
     warnings.filterwarnings("ignore", module="PIL")
+    logging.getLogger("imagecodecs").setLevel(logging.ERROR)
     with wrong_use():
         if results[0] != out and out.exists() and not out.is_dir():
             raise NotADirectoryError(f"{out} is a file; name a folder for the results")

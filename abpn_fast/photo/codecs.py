@@ -47,7 +47,8 @@ def _run(name: str, data: Any, **options: Any) -> Any:
     try:
         return getattr(imagecodecs, name)(data, **options)
     except RuntimeError as error:
-        raise ValueError(str(error)) from error
+        # What libtiff says has several lines or none.
+        raise ValueError(" ".join(str(error).split()) or "its pixels cannot be decoded") from error
 
 
 def _with_channels(samples: Samples) -> Samples:

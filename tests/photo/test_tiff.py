@@ -411,6 +411,14 @@ def test_a_strip_that_ends_too_early_is_refused(tmp_path: Path, compression: int
         read(tmp_path, short)
 
 
+@pytest.mark.parametrize("inks", [b"ink\0", None])
+def test_what_a_library_says_in_several_lines_or_not_at_all_is_said_in_one(tmp_path: Path, inks: bytes | None) -> None:
+    tags: Values = {324: (4, [2**31]), 333: (2, inks)}
+    with pytest.raises(ValueError, match=r"in\.tif is damaged: .+") as caught:
+        read(tmp_path, tiff_file(picture(16, 4), tile=(16, 32), tags=tags))
+    assert "\n" not in str(caught.value)
+
+
 def test_a_strip_with_a_wrong_checksum_is_refused(tmp_path: Path) -> None:
     data = tiff_file(picture(16, 3), compression=8)
     with pytest.raises(ValueError, match=r"in\.tif is damaged: "):
