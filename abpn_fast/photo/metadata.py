@@ -16,7 +16,10 @@ _TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
 _PROFILE_TEXTS = (b"Raw profile type exif\0", b"Raw profile type APP1\0", b"XML:com.adobe.xmp\0")
 _CAPTION_TEXTS = ("Raw profile type iptc", "Raw profile type 8bim")
 _CAPTION = b"Photoshop 3.0\0"
+_RESOURCE = b"8BIM"
 _IPTC_RESOURCE = b"8BIM\x04\x04"
+# By number: small pictures of the photo, of two versions of Photoshop.
+_THUMBNAILS = (1033, 1036)
 _XMP_EXTENSION = b"http://ns.adobe.com/xmp/extension/\0"
 # Of a compressed text, in bytes: beyond it Pillow takes the whole file for unreadable.
 _LONGEST_TEXT = 2**20
@@ -116,7 +119,7 @@ def readable_png(data: bytes) -> bytes:
 def kept_png_chunks(data: bytes) -> tuple[tuple[bytes, bytes], ...]:
     """The chunks of a PNG file that describe its colours, and its texts."""
     return tuple(
-        (kind, content)
+        _without_thumbnails(kind, content)
         for kind, content in png_chunks(data)
         if kind in _COLOUR_CHUNKS or (kind in _TEXT_CHUNKS and not content.startswith(_PROFILE_TEXTS))
     )
@@ -137,6 +140,35 @@ def chunks_from_jpeg(segments: list[tuple[str, bytes]]) -> tuple[tuple[bytes, by
     return (*comments, *chunks_from_resources(resources_from_jpeg(segments)))
 
 
+def without_thumbnails(resources: bytes) -> bytes:
+    """Photoshop's resources but for thumbnails, which show the photo unretouched; malformed ones as they are."""
+    kept, at = [], 0
+    while resources.startswith(_RESOURCE, at) and at + 8 <= len(resources):
+        (number,) = struct.unpack_from(">H", resources, at + 4)
+        # A name and its length are together even, and so is the content.
+        size = at + 6 + (resources[at + 6] + 2) // 2 * 2
+        if size + 4 > len(resources):
+            break
+        (length,) = struct.unpack_from(">I", resources, size)
+        end = size + 4 + length + length % 2
+        if end > len(resources) + 1:
+            break
+        if number not in _THUMBNAILS:
+            kept.append(resources[at:end])
+        at = end
+    return b"".join(kept) if at >= len(resources) else resources
+
+
+def jpeg_segments_without_thumbnails(segments: list[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+    """The segments of a JPEG file, Photoshop's cut anew where a thumbnail was among their resources."""
+    resources = resources_from_jpeg(segments)
+    kept = without_thumbnails(resources)
+    if kept == resources:
+        return segments
+    others = [(name, content) for name, content in segments if name != "APP13" or not content.startswith(_CAPTION)]
+    return others + _resource_segments(kept)
+
+
 def resources_from_jpeg(segments: list[tuple[str, bytes]]) -> bytes:
     """Photoshop's resources, IPTC captions among them, of a JPEG file."""
     return b"".join(
@@ -147,7 +179,7 @@ def resources_from_jpeg(segments: list[tuple[str, bytes]]) -> bytes:
 def resources_from_png(data: bytes) -> bytes:
     """Photoshop's resources, IPTC captions among them, of a PNG file."""
     texts = (_text(kind, content) or ("", "") for kind, content in png_chunks(data) if kind in _TEXT_CHUNKS)
-    return b"".join(_profile(text) for key, text in texts if key in _CAPTION_TEXTS)
+    return b"".join(without_thumbnails(_profile(text)) for key, text in texts if key in _CAPTION_TEXTS)
 
 
 def resources_with_iptc(resources: bytes, iptc: bytes) -> bytes:
@@ -159,17 +191,31 @@ def resources_with_iptc(resources: bytes, iptc: bytes) -> bytes:
 
 def segments_from_resources(resources: bytes) -> bytes:
     """Photoshop's resources as segments of a JPEG file."""
+    return kept_jpeg_segments(_resource_segments(resources))
+
+
+def _resource_segments(resources: bytes) -> list[tuple[str, bytes]]:
     step = JPEG_SEGMENT - len(_CAPTION)
-    parts = [resources[start : start + step] for start in range(0, len(resources), step)]
-    return kept_jpeg_segments([("APP13", _CAPTION + part) for part in parts])
+    return [("APP13", _CAPTION + resources[at : at + step]) for at in range(0, len(resources), step)]
 
 
 def chunks_from_resources(resources: bytes) -> tuple[tuple[bytes, bytes], ...]:
     """Photoshop's resources as a chunk of a PNG file; none of a length that would make Pillow refuse all of it."""
-    text = f"\niptc\n{len(resources):8}\n{resources.hex()}\n".encode()
-    if not resources or len(text) > _LONGEST_TEXT:
+    if not resources or 2 * len(resources) > _LONGEST_TEXT - 64:
         return ()
-    return ((b"zTXt", _CAPTION_TEXTS[0].encode() + b"\0\0" + zlib.compress(text)),)
+    return (_resource_chunk(_CAPTION_TEXTS[0], resources),)
+
+
+def _resource_chunk(key: str, resources: bytes) -> tuple[bytes, bytes]:
+    text = f"\n{key.rpartition(' ')[2]}\n{len(resources):8}\n{resources.hex()}\n".encode()
+    return b"zTXt", key.encode() + b"\0\0" + zlib.compress(text)
+
+
+def _without_thumbnails(kind: bytes, content: bytes) -> tuple[bytes, bytes]:
+    key, text = _text(kind, content) or ("", "") if kind in _TEXT_CHUNKS else ("", "")
+    resources = _profile(text) if key in _CAPTION_TEXTS else b""
+    kept = without_thumbnails(resources)
+    return (kind, content) if kept == resources else _resource_chunk(key, kept)
 
 
 def _comment_chunk(comment: bytes) -> tuple[bytes, bytes]:
@@ -192,7 +238,7 @@ def segments_from_png(data: bytes) -> bytes:
             continue
         key, text = _text(kind, content) or ("", "")
         if key in _CAPTION_TEXTS:
-            segments += [("APP13", _CAPTION + caption)] if (caption := _profile(text)) else []
+            segments += [("APP13", _CAPTION + kept)] if (kept := without_thumbnails(_profile(text))) else []
         elif text and not key.startswith("Raw profile type "):
             segments.append(("COM", (text if key == "Comment" else f"{key}: {text}").encode()))
     return kept_jpeg_segments([(name, content) for name, content in segments if len(content) <= JPEG_SEGMENT])

@@ -90,7 +90,7 @@ def _jpeg(path: Path, data: bytes) -> Photo:
         raise ValueError(f"{path} is a CMYK picture; convert it to RGB with its colour profile first")
     with _damage(path):
         image.load()
-        applist = image.applist  # type: ignore[attr-defined]
+        applist = metadata.jpeg_segments_without_thumbnails(image.applist)  # type: ignore[attr-defined]
         return _photo(
             _samples(image),
             **_blocks(image),
@@ -124,7 +124,8 @@ def _tiff(path: Path, data: bytes) -> Photo:
         page = tiff.Page(data)
     _check_size(path, page.width, page.height)
     with _damage(path):
-        exif, resources, iptc = page.exif(), page.content(Tag.RESOURCES), page.content(Tag.IPTC)
+        exif, iptc = page.exif(), page.content(Tag.IPTC)
+        resources = metadata.without_thumbnails(page.content(Tag.RESOURCES))
         captions = metadata.resources_with_iptc(resources, iptc)
         return _photo(
             page.samples(),

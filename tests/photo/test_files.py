@@ -158,6 +158,30 @@ def test_captions_survive_changes_to_tiff_and_back(tmp_path: Path) -> None:
         assert read_photo(tmp_path / "back.png").segments == read_photo(write_path).segments
 
 
+@pytest.mark.parametrize("source", ["jpg", "png", "tif"])
+@pytest.mark.parametrize("target", ["jpg", "png", "tif"])
+def test_a_thumbnail_of_the_photo_as_it_was_is_not_kept(tmp_path: Path, source: str, target: str) -> None:
+    small = b"8BIM\x04\x0c\0\0" + struct.pack(">I", 90_000) + b"a small picture".ljust(90_000)
+    resources, pixels, path = small + CAPTION[14:], RGBA[..., :3], tmp_path / f"in.{source}"
+    if source == "jpg":
+        parts = [CAPTION[:14] + resources[at : at + 60_000] for at in (0, 60_000)]
+        extra = b"".join(b"\xff\xed" + struct.pack(">H", len(part) + 2) + part for part in parts)
+        Image.fromarray(pixels).save(path, extra=extra)
+    elif source == "png":
+        info = PngInfo()
+        info.add_text("Raw profile type 8bim", f"\n8bim\n{len(resources):8}\n{resources.hex()}\n", zip=True)
+        Image.fromarray(pixels).save(path, pnginfo=info)
+    else:
+        path.write_bytes(tiff_file(pixels, tags={34377: (1, resources)}))
+    out = tmp_path / f"out.{target}"
+    write(read_photo(path), out)
+    again = read_photo(out)
+    assert dict(again.captions)[34377] == CAPTION[14:]
+    assert b"a small picture" not in out.read_bytes() and b"a small picture".hex().encode() not in b"".join(
+        zlib.decompress(content.split(b"\0\0", 1)[1]) for kind, content in again.chunks if kind == b"zTXt"
+    )
+
+
 @pytest.mark.parametrize("length", [7, 70_000, 600_000])
 def test_captions_that_only_a_tiff_has_outside_of_resources(tmp_path: Path, length: int) -> None:
     """Several segments of a JPEG file hold what one does not; a PNG file is readable without what it cannot."""
