@@ -8,8 +8,8 @@ import zlib
 from collections.abc import Iterator
 
 _ORIENTATION, _EXIF_IFD = 0x0112, 0x8769
-# Width and height as IFD 0 and the EXIF IFD have them.
-_SIZE_TAGS = ((0x0100, 0x0101), (0xA002, 0xA003))
+# Width and height, and the resolutions along them, as IFD 0 and the EXIF IFD have them.
+_ACROSS_AND_DOWN = (((0x0100, 0x0101), (0x011A, 0x011B)), ((0xA002, 0xA003), (0xA20E, 0xA20F)))
 _COLOUR_CHUNKS = (b"gAMA", b"cHRM", b"sRGB", b"cICP")
 _TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
 # Old homes of EXIF and XMP; what they hold is written as a chunk of its own.
@@ -31,10 +31,10 @@ _SEGMENT_MARKERS = {"COM": b"\xff\xfe", "APP13": b"\xff\xed", "APP1": b"\xff\xe1
 def upright_exif(exif: bytes, otherwise: int = 1) -> tuple[int, bytes | None]:
     """``(orientation, block)``: what an EXIF block says, 1 to 8, and the block for the photo turned upright.
 
-    In the new block the orientation is 1, width and height have changed places where the turn exchanges them, and the
-    embedded thumbnail, which shows the photo unturned and unretouched, is no longer referred to. Every other byte,
-    camera notes with their absolute offsets included, stays. A block without an orientation means ``otherwise``, a
-    malformed one gives ``(otherwise, None)``.
+    In the new block the orientation is 1, width and height and their resolutions have changed places where the turn
+    exchanges them, and the embedded thumbnail, which shows the photo unturned and unretouched, is no longer referred
+    to. Every other byte, camera notes with their absolute offsets included, stays. A block without an orientation means
+    ``otherwise``, a malformed one gives ``(otherwise, None)``.
     """
     start = 6 if exif.startswith(b"Exif\0\0") else 0
     block = bytearray(exif[start:])
@@ -60,9 +60,10 @@ def _make_upright(block: bytearray, order: str, orientation: int) -> int:
         inner = {}
         if _EXIF_IFD in main:
             inner = _entries(block, order, *struct.unpack_from(order + "I", block, main[_EXIF_IFD] + 8))
-        for entries, (width, height) in zip((main, inner), _SIZE_TAGS, strict=True):
-            if width in entries and height in entries:
-                _exchange(block, entries[width], entries[height])
+        for entries, pairs in zip((main, inner), _ACROSS_AND_DOWN, strict=True):
+            for across, down in pairs:
+                if across in entries and down in entries:
+                    _exchange(block, entries[across], entries[down])
     return int(orientation) if 1 <= orientation <= 8 else 1
 
 

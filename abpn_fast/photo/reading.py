@@ -81,7 +81,9 @@ def _upright(photo: Photo) -> Photo:
         for samples in (photo.pixels, photo.alpha)
     )
     assert pixels is not None
-    return dataclasses.replace(photo, pixels=pixels, alpha=alpha, exif=exif, xmp=metadata.upright_xmp(xmp) or None)
+    dpi = photo.dpi[::-1] if photo.dpi and orientation > 4 else photo.dpi
+    upright_xmp = metadata.upright_xmp(xmp) or None
+    return dataclasses.replace(photo, pixels=pixels, alpha=alpha, exif=exif, xmp=upright_xmp, dpi=dpi)
 
 
 def _jpeg(path: Path, data: bytes) -> Photo:

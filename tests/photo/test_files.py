@@ -78,6 +78,25 @@ def test_orientation_is_applied(tmp_path: Path, orientation: int, ending: str) -
     assert (written.getexif()[0x0112], written.getexif()[0x010F]) == (1, "Maker")
 
 
+@pytest.mark.parametrize("ending", ["jpg", "png", "tif"])
+@pytest.mark.parametrize(("orientation", "turned"), [(3, 1), (6, -1)])
+def test_resolutions_turn_with_the_photo(tmp_path: Path, orientation: int, turned: int, ending: str) -> None:
+    path, exif = tmp_path / f"in.{ending}", Image.Exif()
+    exif[0x0112], exif[0x8769] = orientation, {0xA20E: 100.0, 0xA20F: 50.0}
+    if ending == "tif":
+        inner: Values = {0xA20E: (5, [100, 1]), 0xA20F: (5, [50, 1])}
+        tags: Values = {274: (3, [orientation]), 282: (5, [300, 1]), 283: (5, [240, 1]), 0x8769: (4, inner)}
+        path.write_bytes(tiff_file(RGBA[..., :3], tags=tags))
+    else:
+        exif[282], exif[283] = 300.0, 240.0
+        Image.fromarray(RGBA[..., :3]).save(path, exif=exif, dpi=(300, 240))
+    written = write(read_photo(path), tmp_path / f"out.{ending}")
+    assert written.info["dpi"] == pytest.approx((300, 240)[::turned], abs=0.01)
+    found = written.getexif()
+    assert (found[282], found[283]) == (300, 240)[::turned]
+    assert tuple(found.get_ifd(0x8769)[tag] for tag in (0xA20E, 0xA20F)) == (100, 50)[::turned]
+
+
 AS_TIFF: Values = {
     **{0x010F: (2, b"Maker\0"), 0x8769: (4, {0x829A: (5, [1, 100])}), 700: (1, XMP), 34675: (7, PROFILE)},
     **{282: (5, [300, 1]), 283: (5, [240, 1])},
@@ -101,7 +120,8 @@ def test_metadata_is_kept(tmp_path: Path, source: str, target: str) -> None:
     assert written.info["icc_profile"] == PROFILE
     assert written.getexif()[0x010F] == "Maker"
     assert float(written.getexif().get_ifd(0x8769)[0x829A]) == pytest.approx(0.01)
-    assert written.info["dpi"] == pytest.approx((300, 240), abs=0.01)
+    # The XMP has it turned.
+    assert written.info["dpi"] == pytest.approx((240, 300), abs=0.01)
     packet = written.info["xmp"]
     assert (packet if isinstance(packet, bytes) else packet.encode()) == XMP.replace(b'"6"', b'"1"')
     if source == "jpg" and target != "tif":
