@@ -73,7 +73,7 @@ def photo_writer(path: Path, photo: Photo, pixels: Samples, quality: int = 95) -
             stream, photo.samples(pixels), photo.alpha_kind, **_tiff_metadata(photo)
         )
     if format == "PNG" and pixels.dtype == np.uint16:
-        samples, model = photo.samples(pixels).astype(np.uint16, copy=False), io.BytesIO()
+        samples, model = photo.samples(pixels), io.BytesIO()
         picture_writer(path, Image.new("L", (1, 1)), photo)(model)
         return lambda stream: png16.write(stream, samples, model.getvalue())
     return picture_writer(path, photo.picture(pixels), photo, quality)

@@ -17,7 +17,7 @@ _PROFILE_TEXTS = (b"Raw profile type exif\0", b"Raw profile type APP1\0", b"XML:
 _CAPTION_TEXTS = ("Raw profile type iptc", "Raw profile type 8bim")
 _CAPTION = b"Photoshop 3.0\0"
 _RESOURCE = b"8BIM"
-_IPTC_RESOURCE = b"8BIM\x04\x04"
+_IPTC_RESOURCE = _RESOURCE + b"\x04\x04"
 # By number: small pictures of the photo, of two versions of Photoshop.
 _THUMBNAILS = (1033, 1036)
 _XMP_EXTENSION = b"http://ns.adobe.com/xmp/extension/\0"
@@ -177,10 +177,10 @@ def resources_from_jpeg(segments: list[tuple[str, bytes]]) -> bytes:
     )
 
 
-def resources_from_png(data: bytes) -> bytes:
-    """Photoshop's resources, IPTC captions among them, of a PNG file."""
-    texts = (_text(kind, content) or ("", "") for kind, content in png_chunks(data) if kind in _TEXT_CHUNKS)
-    return b"".join(without_thumbnails(_profile(text)) for key, text in texts if key in _CAPTION_TEXTS)
+def resources_from_png(chunks: tuple[tuple[bytes, bytes], ...]) -> bytes:
+    """Photoshop's resources, IPTC captions among them, in the kept chunks of a PNG file."""
+    texts = (_text(kind, content) or ("", "") for kind, content in chunks if kind in _TEXT_CHUNKS)
+    return b"".join(_profile(text) for key, text in texts if key in _CAPTION_TEXTS)
 
 
 def resources_with_iptc(resources: bytes, iptc: bytes) -> bytes:
@@ -213,8 +213,10 @@ def _resource_chunk(key: str, resources: bytes) -> tuple[bytes, bytes]:
 
 
 def _without_thumbnails(kind: bytes, content: bytes) -> tuple[bytes, bytes]:
-    key, text = _text(kind, content) or ("", "") if kind in _TEXT_CHUNKS else ("", "")
-    resources = _profile(text) if key in _CAPTION_TEXTS else b""
+    key = content.partition(b"\0")[0].decode("latin-1")
+    if kind not in _TEXT_CHUNKS or key not in _CAPTION_TEXTS:
+        return kind, content
+    resources = _profile((_text(kind, content) or ("", ""))[1])
     kept = without_thumbnails(resources)
     return (kind, content) if kept == resources else _resource_chunk(key, kept)
 
@@ -228,18 +230,18 @@ def _comment_chunk(comment: bytes) -> tuple[bytes, bytes]:
     return (b"tEXt", b"Comment\0" + comment) if comment.isascii() else (b"iTXt", b"Comment" + bytes(5) + comment)
 
 
-def segments_from_png(data: bytes) -> bytes:
-    """The texts of a PNG file as comments of a JPEG file, ``key: text``, and its IPTC caption.
+def segments_from_png(chunks: tuple[tuple[bytes, bytes], ...]) -> bytes:
+    """The texts in the kept chunks of a PNG file as comments of a JPEG file, ``key: text``, and its IPTC caption.
 
     What is longer than a segment of a JPEG file is left out.
     """
     segments = []
-    for kind, content in png_chunks(data):
-        if kind not in _TEXT_CHUNKS or content.startswith(_PROFILE_TEXTS):
+    for kind, content in chunks:
+        if kind not in _TEXT_CHUNKS:
             continue
         key, text = _text(kind, content) or ("", "")
         if key in _CAPTION_TEXTS:
-            segments += [("APP13", _CAPTION + kept)] if (kept := without_thumbnails(_profile(text))) else []
+            segments += [("APP13", _CAPTION + caption)] if (caption := _profile(text)) else []
         elif text and not key.startswith("Raw profile type "):
             segments.append(("COM", (text if key == "Comment" else f"{key}: {text}").encode()))
     return kept_jpeg_segments([(name, content) for name, content in segments if len(content) <= JPEG_SEGMENT])
@@ -268,4 +270,4 @@ def _profile(text: str) -> bytes:
         profile = bytes.fromhex("".join(text.split("\n")[3:]))
     except ValueError:
         return b""
-    return profile if profile.startswith(b"8BIM") else b""
+    return profile if profile.startswith(_RESOURCE) else b""

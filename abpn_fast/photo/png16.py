@@ -9,7 +9,7 @@ from typing import BinaryIO
 from abpn_fast.photo.codecs import Samples, decode_png, encode_png
 from abpn_fast.photo.metadata import png_chunks
 
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT")
 _END = (b"IEND", b"")
 
@@ -49,7 +49,7 @@ def write(stream: BinaryIO, samples: Samples, model: bytes) -> None:
 
 
 def _file(chunks: list[tuple[bytes, bytes]]) -> bytes:
-    return _SIGNATURE + b"".join(
+    return SIGNATURE + b"".join(
         struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(content, zlib.crc32(kind)))
         for kind, content in chunks
     )

@@ -112,12 +112,13 @@ def _png(path: Path, data: bytes) -> Photo:
         if deep is not None:
             image = PngImageFile(io.BytesIO(png16.without_pixels(readable)))
         image.load()
+        chunks = metadata.kept_png_chunks(data)
         return _photo(
             _samples(image) if deep is None else deep,
             **_blocks(image),
-            segments=metadata.segments_from_png(data),
-            chunks=metadata.kept_png_chunks(data),
-            captions=_captions(metadata.resources_from_png(data)),
+            segments=metadata.segments_from_png(chunks),
+            chunks=chunks,
+            captions=_captions(metadata.resources_from_png(chunks)),
         )
 
 
@@ -142,7 +143,7 @@ def _tiff(path: Path, data: bytes) -> Photo:
         )
 
 
-_DECODERS: dict[bytes, Callable[[Path, bytes], Photo]] = {b"\xff\xd8\xff": _jpeg, b"\x89PNG\r\n\x1a\n": _png}
+_DECODERS: dict[bytes, Callable[[Path, bytes], Photo]] = {b"\xff\xd8\xff": _jpeg, png16.SIGNATURE: _png}
 _DECODERS |= dict.fromkeys(tiff.SIGNATURES, _tiff)
 
 

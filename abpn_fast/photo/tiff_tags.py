@@ -43,8 +43,6 @@ class Tag(enum.IntEnum):
     PREDICTOR = 317
     TILE_WIDTH = 322
     TILE_HEIGHT = 323
-    TILE_OFFSETS = 324
-    TILE_COUNTS = 325
     EXTRA = 338
     SAMPLE_FORMAT = 339
     XMP = 700
