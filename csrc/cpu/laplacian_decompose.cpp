@@ -72,7 +72,8 @@ constexpr int64_t subtracted_chunk = 4096;
 
 inline void subtract_rows(const Picture& image, const Picture& low, const Picture& out, int64_t begin, int64_t end) {
   constexpr int64_t step = subtracted_chunk + 2 * 16;
-  Scratch scratch(LowRows::floats(subtracted_chunk / 2) + 3 * step);
+  // Not cleared, which a band would pay for anew: what lies past the end of a row goes into no result.
+  Scratch scratch(LowRows::floats(subtracted_chunk / 2) + 3 * step, false);
   LowRows low_rows(low, scratch, subtracted_chunk / 2);
   float* buffer = scratch.take(3 * step);
   for (int64_t x = 0; x < out.width; x += subtracted_chunk) {
