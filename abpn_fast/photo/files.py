@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from abpn_fast.photo import metadata, png16, tiff, tiff_writer
+from abpn_fast.photo import jpeg_segments, png16, tiff, tiff_writer, xmp
 from abpn_fast.photo.codecs import Samples
 from abpn_fast.photo.photo import Photo
 from abpn_fast.photo.tiff_tags import Tag
@@ -53,7 +53,7 @@ def check_fits(name: Path, photo: Photo, out: Path) -> None:
     if max(photo.pixels.shape[:2]) > _MAX_JPEG_SIDE:
         reason = f"a side of {max(photo.pixels.shape[:2])} pixels, and a JPEG file at most {_MAX_JPEG_SIDE}"
     # Of XMP 29 bytes less for its name; of an ICC profile 255 segments with 14 bytes less.
-    segment = metadata.JPEG_SEGMENT
+    segment = jpeg_segments.LONGEST
     blocks = {"EXIF": (photo.exif, segment), "XMP": (photo.xmp, segment - 29), "ICC": (photo.icc, 255 * (segment - 14))}
     for kind, (block, limit) in blocks.items():
         if block is not None and len(block) > limit:
@@ -107,11 +107,11 @@ def _png_info(photo: Photo) -> PngInfo:
     for kind, content in photo.chunks:
         info.add(kind, content)
     if photo.xmp is not None:
-        info.add_itxt("XML:com.adobe.xmp", metadata.without_extension(photo.xmp).decode("utf-8", "replace"))
+        info.add_itxt("XML:com.adobe.xmp", xmp.without_extension(photo.xmp).decode("utf-8", "replace"))
     return info
 
 
 def _tiff_metadata(photo: Photo) -> dict[str, Any]:
-    xmp = metadata.without_extension(photo.xmp or b"")
-    contents = {Tag.XMP: xmp, Tag.ICC: photo.icc or b"", **dict(photo.captions)}
+    packet = xmp.without_extension(photo.xmp or b"")
+    contents = {Tag.XMP: packet, Tag.ICC: photo.icc or b"", **dict(photo.captions)}
     return {"exif": (photo.exif or b"").removeprefix(b"Exif\0\0"), "dpi": photo.dpi, "contents": contents}

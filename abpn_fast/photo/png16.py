@@ -6,8 +6,8 @@ import struct
 import zlib
 from typing import BinaryIO
 
+from abpn_fast.photo import png_chunks
 from abpn_fast.photo.codecs import Samples, decode_png, encode_png
-from abpn_fast.photo.metadata import png_chunks
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT")
@@ -21,7 +21,7 @@ def has_16_bits(data: bytes) -> bool:
 
 def without_pixels(data: bytes) -> bytes:
     """A PNG file of one black pixel of 8 bits, and all that ``data`` holds besides its own."""
-    rest = [(kind, content) for kind, content in png_chunks(data) if kind not in (*_PIXELS, b"IEND")]
+    rest = [(kind, content) for kind, content in png_chunks.each(data) if kind not in (*_PIXELS, b"IEND")]
     head = (b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0))
     return _file([head, *rest, (b"IDAT", zlib.compress(bytes(2))), _END])
 
@@ -33,7 +33,7 @@ def read(data: bytes) -> Samples:
         Unsuitable: imagecodecs is not installed.
         ValueError: the file is damaged.
     """
-    *_, last = png_chunks(data)
+    *_, last = png_chunks.each(data)
     if last != _END:
         raise ValueError("it is cut off")
     return decode_png(data)
@@ -41,9 +41,9 @@ def read(data: bytes) -> Samples:
 
 def write(stream: BinaryIO, samples: Samples, model: bytes) -> None:
     """Write a PNG file of ``samples``, (H, W, C) uint16, with what the file ``model`` of one grey pixel has besides."""
-    head, *pixels = (chunk for chunk in png_chunks(encode_png(samples)) if chunk[0] in _PIXELS)
+    head, *pixels = (chunk for chunk in png_chunks.each(encode_png(samples)) if chunk[0] in _PIXELS)
     chunks = []
-    for chunk in png_chunks(model):
+    for chunk in png_chunks.each(model):
         chunks += {b"IHDR": [head], b"IDAT": pixels}.get(chunk[0], [chunk])
     stream.write(_file(chunks))
 

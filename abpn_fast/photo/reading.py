@@ -17,7 +17,7 @@ from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
-from abpn_fast.photo import metadata, png16, tiff
+from abpn_fast.photo import exif, jpeg_segments, png16, png_chunks, resources, tiff, xmp
 from abpn_fast.photo.codecs import Samples, Unsuitable
 from abpn_fast.photo.photo import Photo
 from abpn_fast.photo.tiff_tags import Tag
@@ -72,18 +72,18 @@ def _read(path: Path) -> bytes:
 
 
 def _upright(photo: Photo) -> Photo:
-    xmp = photo.xmp or b""
-    orientation, exif = metadata.upright_exif(photo.exif or b"", metadata.xmp_orientation(xmp))
+    packet = photo.xmp or b""
+    orientation, block = exif.upright(photo.exif or b"", xmp.orientation(packet))
     if orientation not in _TURNS:
-        return dataclasses.replace(photo, exif=exif)
+        return dataclasses.replace(photo, exif=block)
     pixels, alpha = (
         None if samples is None else np.ascontiguousarray(_TURNS[orientation](samples))
         for samples in (photo.pixels, photo.alpha)
     )
     assert pixels is not None
     dpi = photo.dpi[::-1] if photo.dpi and orientation > 4 else photo.dpi
-    upright_xmp = metadata.upright_xmp(xmp) or None
-    return dataclasses.replace(photo, pixels=pixels, alpha=alpha, exif=exif, xmp=upright_xmp, dpi=dpi)
+    packet = xmp.upright(packet)
+    return dataclasses.replace(photo, pixels=pixels, alpha=alpha, exif=block, xmp=packet or None, dpi=dpi)
 
 
 def _jpeg(path: Path, data: bytes) -> Photo:
@@ -92,18 +92,18 @@ def _jpeg(path: Path, data: bytes) -> Photo:
         raise ValueError(f"{path} is a CMYK picture; convert it to RGB with its colour profile first")
     with _damage(path):
         image.load()
-        applist = metadata.jpeg_segments_without_thumbnails(image.applist)  # type: ignore[attr-defined]
+        applist = jpeg_segments.cut_thumbnails(image.applist)  # type: ignore[attr-defined]
         return _photo(
             _samples(image),
             **_blocks(image),
-            segments=metadata.kept_jpeg_segments(applist),
-            chunks=metadata.chunks_from_jpeg(applist),
-            captions=_captions(metadata.resources_from_jpeg(applist)),
+            segments=jpeg_segments.kept(applist),
+            chunks=png_chunks.from_jpeg(applist),
+            captions=_captions(jpeg_segments.resources_of(applist)),
         )
 
 
 def _png(path: Path, data: bytes) -> Photo:
-    readable = metadata.readable_png(data)
+    readable = png_chunks.readable(data)
     image = _opened(path, readable, "PNG", PngImageFile)
     if getattr(image, "n_frames", 1) > 1:
         raise ValueError(f"{path} is an animation; only single pictures can be retouched")
@@ -112,13 +112,13 @@ def _png(path: Path, data: bytes) -> Photo:
         if deep is not None:
             image = PngImageFile(io.BytesIO(png16.without_pixels(readable)))
         image.load()
-        chunks = metadata.kept_png_chunks(data)
+        chunks = png_chunks.kept(data)
         return _photo(
             _samples(image) if deep is None else deep,
             **_blocks(image),
-            segments=metadata.segments_from_png(chunks),
+            segments=png_chunks.as_segments(chunks),
             chunks=chunks,
-            captions=_captions(metadata.resources_from_png(chunks)),
+            captions=_captions(png_chunks.resources_of(chunks)),
         )
 
 
@@ -127,18 +127,18 @@ def _tiff(path: Path, data: bytes) -> Photo:
         page = tiff.Page(data)
     _check_size(path, page.width, page.height)
     with _damage(path):
-        exif, iptc = page.exif(), page.content(Tag.IPTC)
-        resources = metadata.without_thumbnails(page.content(Tag.RESOURCES))
-        captions = metadata.resources_with_iptc(resources, iptc)
+        block, iptc = page.exif(), page.content(Tag.IPTC)
+        own = resources.without_thumbnails(page.content(Tag.RESOURCES))
+        captions = resources.with_iptc(own, iptc)
         return _photo(
             page.samples(),
-            exif=b"Exif\0\0" + exif if exif else None,
+            exif=b"Exif\0\0" + block if block else None,
             icc=page.content(Tag.ICC) or None,
             xmp=page.content(Tag.XMP).rstrip(b"\0") or None,
             dpi=_dpi(page.dpi()),
-            segments=metadata.segments_from_resources(captions),
-            chunks=metadata.chunks_from_resources(captions),
-            captions=((Tag.RESOURCES, resources), (Tag.IPTC, iptc)),
+            segments=jpeg_segments.from_resources(captions),
+            chunks=png_chunks.from_resources(captions),
+            captions=((Tag.RESOURCES, own), (Tag.IPTC, iptc)),
             alpha_kind=page.alpha_kind,
         )
 

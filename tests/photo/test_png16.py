@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile, PngInfo
 
-from abpn_fast.photo import Photo, read_photo
+from abpn_fast.photo import Photo, png_chunks, read_photo
 from abpn_fast.photo.files import photo_writer
-from abpn_fast.photo.metadata import png_chunks
 
 RNG = np.random.default_rng(0)
 SIZES = [(1, 2), (2, 1), (1, 37), (37, 1), (17, 29)]
@@ -68,7 +67,7 @@ def png(
 
 def pixels(data: bytes) -> Samples:
     """By the specification, of a file that is not interlaced."""
-    chunks = list(png_chunks(data))
+    chunks = list(png_chunks.each(data))
     width, height, bits, colour_type, *rest = struct.unpack(">IIBBBBB", chunks[0][1])
     assert (bits, rest) == (16, [0, 0, 0])
     channels = {0: 1, 4: 2, 2: 3, 6: 4}[colour_type]
@@ -163,7 +162,7 @@ def test_metadata_is_what_an_8_bit_file_has(tmp_path: Path, place: str) -> None:
     info.add(b"gAMA", struct.pack(">I", 45455))
     info.add_itxt("XML:com.adobe.xmp", '<x tiff:Orientation="3"/>')
     Image.new("RGB", (2, 2)).save(stream, "PNG", exif=exif, pnginfo=info, icc_profile=b"a profile", dpi=(300, 240))
-    extra = [(kind, content) for kind, content in png_chunks(stream.getvalue())][1:-2]
+    extra = [(kind, content) for kind, content in png_chunks.each(stream.getvalue())][1:-2]
     assert {kind for kind, _ in extra} == {b"iCCP", b"pHYs", b"gAMA", b"tEXt", b"iTXt", b"eXIf"}
     packed: dict[str, Any] = {place: b"".join(chunk(kind, content) for kind, content in extra)}
     photo = read(tmp_path, png(picture(3, (2, 2)), **packed))
@@ -172,9 +171,9 @@ def test_metadata_is_what_an_8_bit_file_has(tmp_path: Path, place: str) -> None:
     for name in ("exif", "icc", "xmp", "dpi", "segments", "captions"):
         assert getattr(photo, name) == getattr(shallow, name)
     assert photo.exif is not None and photo.icc == b"a profile" and photo.dpi is not None
-    kinds = [kind for kind, _ in png_chunks(written(photo)) if kind != b"IHDR"]
-    assert [chunk for chunk in png_chunks(written(photo)) if chunk[0] not in (b"IHDR", b"IDAT")] == [
-        chunk for chunk in png_chunks(written(shallow)) if chunk[0] not in (b"IHDR", b"IDAT")
+    kinds = [kind for kind, _ in png_chunks.each(written(photo)) if kind != b"IHDR"]
+    assert [chunk for chunk in png_chunks.each(written(photo)) if chunk[0] not in (b"IHDR", b"IDAT")] == [
+        chunk for chunk in png_chunks.each(written(shallow)) if chunk[0] not in (b"IHDR", b"IDAT")
     ]
     assert kinds.index(b"iCCP") < kinds.index(b"IDAT") and kinds[-1] == b"IEND"
     with PngImageFile(io.BytesIO(written(photo))) as image:
