@@ -374,7 +374,7 @@ def test_evaluate_compares_and_writes_files(model: str, tmp_path: Path, monkeypa
     result = run("evaluate", tmp_path / "photos", *options)
     assert result.exit_code == 0, result.output
     assert result.stderr.count("LPIPS is left out: no ") == 2
-    methods = ["model", "identity", "median", "bilateral", "telea", "navier_stokes"]
+    methods = ["model", "identity", "median", "bilateral", "telea", "navier_stokes", "telea_told"]
     each, summary = result.stdout.split("\n\n")
     assert each.splitlines()[0].split() == ["psnr_inside", *methods]
     assert f"{tmp_path / 'photos' / 'a.png'}, l = 1" in each

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -20,16 +20,17 @@ class Method(NamedTuple):
     Args:
         run: ``(photo, mask, scale)``: (H, W, 3) uint8, (H, W) uint8 that is 0 or 255, pixels of the photo per pixel of
             the thumbnail; returns (H, W, 3) uint8.
-        needs_mask: the mask is the model's, cut at 0.5; other methods get an empty one.
+        mask: ``"model"``: the model's, cut at 0.5; ``"truth"``: where the pair differs, which nobody knows but here;
+            None for an empty one.
     """
 
     run: Callable[[Pixels, Pixels, int], Any]
-    needs_mask: bool
+    mask: Literal["model", "truth"] | None
 
-    def __call__(self, image: Tensor, mask: Tensor | None, levels: int) -> Tensor:
-        """The result for an (N, 3, H, W) image in [0, 1] and the model's mask M of any size, in the image's dtype."""
+    def __call__(self, image: Tensor, mask: Tensor, levels: int) -> Tensor:
+        """The result for an (N, 3, H, W) image in [0, 1] and an (N, 1, h, w) mask of any size, in the image's dtype."""
         size = (image.shape[-2], image.shape[-1])
-        wide = torch.zeros_like(image[:, :1]) if mask is None else interpolate(mask.float(), size, mode="bilinear")
+        wide = interpolate(mask.float(), size, mode="bilinear")
         photos = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
         masks = ((wide[:, 0] > 0.5) * 255).to(torch.uint8).cpu().numpy()
         results = [self.run(np.ascontiguousarray(p), m, 2**levels) for p, m in zip(photos, masks, strict=True)]
@@ -38,6 +39,8 @@ class Method(NamedTuple):
 
 def methods() -> dict[str, Method]:
     """Median and bilateral filter, without a mask, and Telea's and the Navier-Stokes inpainting, under the model's.
+
+    Telea's is there once more, ``telea_told``, under the true one: what finding every blemish would be worth to it.
 
     Sizes grow with the thumbnail's pixel, as blemishes do: a median over 5 of them, a bilateral filter of sigma 2 of
     them and 25 of 255 grey levels, inpainting from 3 of them around.
@@ -49,9 +52,14 @@ def methods() -> dict[str, Method]:
         import cv2
     except ModuleNotFoundError:
         raise RuntimeError("a comparison needs OpenCV; pip install 'abpn-fast[compare]'") from None
+
+    def inpainting(algorithm: int) -> Callable[[Pixels, Pixels, int], Any]:
+        return lambda photo, mask, scale: cv2.inpaint(photo, mask, 3 * scale, algorithm)
+
     return {
-        "median": Method(lambda photo, _, scale: cv2.medianBlur(photo, 4 * scale + 1), False),
-        "bilateral": Method(lambda photo, _, scale: cv2.bilateralFilter(photo, -1, 25, 2 * scale), False),
-        "telea": Method(lambda photo, mask, scale: cv2.inpaint(photo, mask, 3 * scale, cv2.INPAINT_TELEA), True),
-        "navier_stokes": Method(lambda photo, mask, scale: cv2.inpaint(photo, mask, 3 * scale, cv2.INPAINT_NS), True),
+        "median": Method(lambda photo, _, scale: cv2.medianBlur(photo, 4 * scale + 1), None),
+        "bilateral": Method(lambda photo, _, scale: cv2.bilateralFilter(photo, -1, 25, 2 * scale), None),
+        "telea": Method(inpainting(cv2.INPAINT_TELEA), "model"),
+        "navier_stokes": Method(inpainting(cv2.INPAINT_NS), "model"),
+        "telea_told": Method(inpainting(cv2.INPAINT_TELEA), "truth"),
     }

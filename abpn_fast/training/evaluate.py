@@ -136,9 +136,10 @@ def measure(
         output = model(image, levels=pair.levels, self_ensemble=self_ensemble, return_intermediates=True)
         assert isinstance(output, Retouched)
         results = {MODEL: output.image.clamp(0, 1), IDENTITY: image}
+        masks = {None: torch.zeros_like(region), "model": output.mask, "truth": region}
         for name, method in (methods or {}).items():
-            if output.mask is not None or not method.needs_mask:
-                results[name] = method(image, output.mask, pair.levels)
+            if (mask := masks[method.mask]) is not None:
+                results[name] = method(image, mask, pair.levels)
         for name, result in results.items():
             scores = _scores(result, target, region, lpips or {})
             if name == MODEL and output.mask is not None:

@@ -21,7 +21,7 @@ def photo(levels: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.parametrize("levels", [0, 1, 2])
-@pytest.mark.parametrize("name", ["median", "telea", "navier_stokes"])
+@pytest.mark.parametrize("name", ["median", "telea", "navier_stokes", "telea_told"])
 def test_a_dot_goes(name: str, levels: int) -> None:
     pytest.importorskip("cv2")
     image, mask = photo(levels)
@@ -37,13 +37,13 @@ def test_what_each_method_leaves_alone() -> None:
     mask = photo()[1]
     noise = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, 3, 32, 32), np.uint8)) / 255
     for name in ("telea", "navier_stokes"):
-        assert methods[name].needs_mask
+        assert methods[name].mask == "model"
         assert torch.equal(methods[name](noise, torch.zeros_like(mask), 0), noise)
         kept = methods[name](noise, mask, 0) == noise
         assert kept[..., :8, :].all() and not kept[..., 14:20, 14:20].all()
     # A bilateral filter keeps an edge of 100 levels and calms noise of a few.
     calm = torch.where(torch.arange(32) < 16, 0.3, 0.7).expand(1, 3, 32, 32) + 0.02 * (noise - 0.5)
-    result = methods["bilateral"](calm, None, 0)
+    result = methods["bilateral"](calm, torch.zeros_like(mask), 0)
     assert result[..., :12].std() < 0.5 * calm[..., :12].std()
     assert (result[..., 20:].mean() - result[..., :12].mean()).item() == pytest.approx(0.4, abs=0.01)
 

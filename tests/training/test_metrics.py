@@ -10,6 +10,7 @@ from PIL import Image
 
 from abpn_fast.training.classical import Method
 from abpn_fast.training.evaluate import Row, evaluate, held_out, measure, named, summarise
+from abpn_fast.training.losses import changed_region
 from abpn_fast.training.metrics import absolute_error, intersection_over_union, psnr, ssim
 from abpn_fast.training.photos import Pair, find_photos, load_photos
 from abpn_fast.training.trainer import start_at_identity
@@ -164,21 +165,26 @@ def test_self_ensemble_is_what_is_measured() -> None:
 def test_rows_of_other_methods_and_of_lpips() -> None:
     (pair,) = pairs()
     target = pair.target / 255
-    blank = Method(lambda photo, mask, scale: np.full_like(photo, 128), False)
-    masked = Method(lambda photo, mask, scale: photo, True)
+    region = (changed_region(pair.image / 255, target) > 0).expand_as(target)
+    blank = Method(lambda photo, mask, scale: np.full_like(photo, 128), None)
+    masked = Method(lambda photo, mask, scale: photo, "model")
+    told = Method(lambda photo, mask, scale: np.where(mask[..., None] > 0, 128, photo).astype(np.uint8), "truth")
+    methods = {"blank": blank, "m": masked, "told": told}
     distance = lambda a, b: (a - b).abs().mean((1, 2, 3))  # noqa: E731
-    rows = measure(network(), [pair], names=["dog"], methods={"blank": blank, "m": masked}, lpips={"x": distance})
-    assert [(row.image, row.method) for row in rows] == [("dog", name) for name in ("model", "identity", "blank", "m")]
+    rows = measure(network(), [pair], names=["dog"], methods=methods, lpips={"x": distance})
+    assert [(row.image, row.method) for row in rows] == [("dog", name) for name in ("model", "identity", *methods)]
     scores = {row.method: row.scores for row in rows}
     assert scores["blank"]["mae"] == pytest.approx((target - 128 / 255).abs().mean().item(), rel=1e-5)
     assert scores["blank"]["lpips_x"] == pytest.approx(scores["blank"]["mae"], rel=1e-5)
     assert scores["m"] == pytest.approx(scores["identity"])
+    assert scores["told"]["mae_outside"] == scores["identity"]["mae_outside"]
+    assert scores["told"]["mae_inside"] == pytest.approx((target - 128 / 255).abs()[region].mean().item(), rel=1e-5)
     means = summarise(rows)
     assert means["m"]["lpips_x_better"] == 0 and "lpips_x_better" not in means["identity"]
     flat = evaluate(network(), [pair], {"x": distance})
     assert {"lpips_x", "identity_lpips_x", "lpips_x_better"} <= set(flat)
-    without = measure(network(mask_branch=False), [pair], methods={"blank": blank, "m": masked})
-    assert [row.method for row in without] == ["model", "identity", "blank"]
+    without = measure(network(mask_branch=False), [pair], methods=methods)
+    assert [row.method for row in without] == ["model", "identity", "blank", "told"]
 
 
 def test_pairs_of_a_folder_have_names(tmp_path: Path) -> None:
