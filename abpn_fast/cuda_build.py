@@ -36,9 +36,11 @@ _LOCK_SECONDS = 900
 
 
 def nvcc() -> str | None:
-    """The CUDA compiler of ``CUDA_HOME``, or the first on the path."""
+    """The CUDA compiler of ``CUDA_HOME``, or the first on the path, or where the toolkit is installed by default."""
     home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
-    return shutil.which("nvcc", path=str(Path(home) / "bin") if home else None)
+    if home:
+        return shutil.which("nvcc", path=str(Path(home) / "bin"))
+    return shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
 
 
 def why_not_buildable() -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -52,20 +53,33 @@ class ABPN(reference.ABPN):
 
     @classmethod
     def from_pretrained(
-        cls, name_or_path: str | os.PathLike[str] = "small", *, dtype: torch.dtype = torch.float32, device: str = "cpu"
+        cls,
+        name_or_path: str | os.PathLike[str] = "small",
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: str = "cpu",
+        sensitivity: float = 0.0,
     ) -> ABPN:
         """A trained model, in eval mode: bundled weights by name, or a folder written by :meth:`save_pretrained`.
 
+        Args:
+            name_or_path: of the weights.
+            dtype, device: of the parameters.
+            sensitivity: how readily it takes something for a blemish: added to the bias of the mask branch's head, so
+                to the logit of M everywhere. 0 is as trained; from -2 to 2 is of use.
+
         Raises:
             FileNotFoundError: neither bundled weights nor a folder with both files; the message lists what there is.
-            ValueError: the files are damaged or do not fit each other, or there is no such device; with the reason.
-            TypeError: ``dtype`` is not a floating one.
+            ValueError: the files are damaged or do not fit each other, there is no such device, ``sensitivity`` is not
+                finite, or not 0 for a model without a mask branch; with the reason.
+            TypeError: ``dtype`` is not a floating one, ``sensitivity`` not a number.
         """
         checkpoint.check_dtype(dtype)
         checkpoint.check_device(device)
         config, state = checkpoint.read(name_or_path)
         model = cls(config)
         checkpoint.load_strictly(model, state, name_or_path)
+        _set_sensitivity(model, sensitivity)
         return model.to(device=device, dtype=dtype).eval()
 
     def save_pretrained(self, folder: str | os.PathLike[str], *, dtype: torch.dtype | None = None) -> Path:
@@ -337,6 +351,21 @@ def accelerate(model: reference.ABPN) -> ABPN:
     for name, module in model.named_children():
         setattr(fast, name, module)
     return fast.train(model.training)
+
+
+def _set_sensitivity(model: reference.ABPN, sensitivity: float) -> None:
+    if isinstance(sensitivity, bool) or not isinstance(sensitivity, (int, float)):
+        raise TypeError(f"sensitivity must be a number, got {sensitivity!r}")
+    if not math.isfinite(sensitivity):
+        raise ValueError(f"sensitivity must be finite, got {sensitivity!r}")
+    if not sensitivity:
+        return
+    if model.mask_branch is None:
+        raise ValueError("sensitivity needs a model with mask_branch=True; leave it at 0")
+    bias = model.mask_branch.head.bias
+    assert bias is not None
+    with torch.no_grad():
+        bias += sensitivity
 
 
 def check_strips(strip_rows: object) -> None:

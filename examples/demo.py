@@ -8,7 +8,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from abpn_fast.photo import compare, load_model, retouch_file
+from abpn_fast import ABPN
+from abpn_fast.photo import compare, retouch_file
 
 PORTRAIT = Path(__file__).parent / "portrait.jpg"
 FOLDER = Path("demo")
@@ -20,7 +21,7 @@ LEVELS = 1
 
 def main() -> None:
     """Write the pictures below ``demo/``."""
-    model = load_model("small")
+    model = ABPN.from_pretrained("small")
     before = _peak()
     FOLDER.mkdir(exist_ok=True)
     result, sheet = FOLDER / "portrait.jpg", FOLDER / "portrait.compare.jpg"

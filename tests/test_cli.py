@@ -94,6 +94,14 @@ def test_self_ensemble(model: str, photo: Path, tmp_path: Path) -> None:
     assert (tmp_path / "once.png").read_bytes() != (tmp_path / "four.png").read_bytes()
 
 
+def test_sensitivity(model: str, photo: Path, tmp_path: Path) -> None:
+    for sensitivity in (-9, 0, 9):
+        options = ("-o", tmp_path / f"{sensitivity}.png", "--model", model, "--save-mask", "--sensitivity", sensitivity)
+        assert run("retouch", photo, *options).exit_code == 0
+    masks = [np.asarray(Image.open(tmp_path / f"{sensitivity}.mask.png")).mean() for sensitivity in (-9, 0, 9)]
+    assert masks[0] < 1 < masks[1] < 254 < masks[2]
+
+
 def test_strength_0(model: str, photo: Path, tmp_path: Path) -> None:
     assert run("retouch", photo, "-o", tmp_path / "out.png", "--model", model, "--strength", 0).exit_code == 0
     with Image.open(tmp_path / "out.png") as picture:
@@ -358,6 +366,7 @@ def test_evaluate_prints_the_identity_beside_the_model(
     monkeypatch.setenv("ABPN_FAST_CACHE", str(tmp_path / "cache"))
     result = run("evaluate", tmp_path, "--model", model)
     assert result.exit_code == 0, result.output
+    assert run("evaluate", tmp_path, "--model", model, "--sensitivity", 3).stdout != result.stdout
     head, *rows = result.stdout.splitlines()
     assert head.split() == ["model", "identity"]
     assert {row.split()[0]: len(row.split()) for row in rows}["psnr_inside"] == 3

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -169,6 +171,42 @@ def test_a_dtype_that_loses_the_weights_is_refused(tmp_path: Path, dtype: object
 def test_a_device_that_is_not_there_is_named(absent: object) -> None:
     with pytest.raises(ValueError, match=f"device must be one that PyTorch has here, got {absent!r}: "):
         ABPN.from_pretrained(device=absent)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("sensitivity", [1.5, -1])
+def test_sensitivity_moves_the_masks_logit(tmp_path: Path, sensitivity: float) -> None:
+    accelerate(random_model()).save_pretrained(tmp_path)
+    image = torch.rand(1, 3, 70, 90, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        plain, moved = (
+            ABPN.from_pretrained(tmp_path, sensitivity=by)(image, levels=1, return_intermediates=True)
+            for by in (0.0, sensitivity)
+        )
+    assert isinstance(plain, Retouched) and plain.mask is not None
+    assert isinstance(moved, Retouched) and moved.mask is not None
+    torch.testing.assert_close(moved.mask.logit(), plain.mask.logit() + sensitivity, rtol=1e-4, atol=1e-4)
+    assert not torch.equal(moved.low_res, plain.low_res)
+
+
+@pytest.mark.parametrize(
+    ("sensitivity", "error", "words"),
+    [
+        (math.nan, ValueError, "sensitivity must be finite, got nan"),
+        (-math.inf, ValueError, "sensitivity must be finite"),
+        ("1", TypeError, "sensitivity must be a number, got '1'"),
+        (True, TypeError, "sensitivity must be a number, got True"),
+    ],
+)
+def test_no_such_sensitivity(sensitivity: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        ABPN.from_pretrained(sensitivity=sensitivity)
+
+
+def test_sensitivity_needs_a_mask(tmp_path: Path) -> None:
+    ABPN(ABPNConfig.preset("small", mask_branch=False)).save_pretrained(tmp_path)
+    ABPN.from_pretrained(tmp_path, sensitivity=0)
+    with pytest.raises(ValueError, match="sensitivity needs a model with mask_branch=True"):
+        ABPN.from_pretrained(tmp_path, sensitivity=1)
 
 
 def damage_config(folder: Path) -> None:

@@ -18,6 +18,9 @@ def evaluate(
     model: Annotated[str, typer.Option(help="Bundled weights by name, or a folder with a saved model.")] = "small",
     size: Annotated[int, typer.Option(min=64, help="Pixels of a square that pairs are fitted into.")] = 1024,
     levels: Annotated[int, typer.Option(min=0, help="How often that square is halved.")] = 2,
+    sensitivity: Annotated[
+        float, typer.Option(help="Above 0 finds more blemishes, and more that are none; below 0 fewer.")
+    ] = 0.0,
     self_ensemble: Annotated[
         bool, typer.Option("--self-ensemble", help="Judge the mirror images as well: slower, a little better.")
     ] = False,
@@ -44,14 +47,15 @@ def evaluate(
         for path in (json, csv):
             if path and not path.parent.is_dir():
                 raise FileNotFoundError(f"no such folder: {path.parent}; {path} is to be written there")
-        from abpn_fast.photo import load_model
+        from abpn_fast import ABPN
         from abpn_fast.training import classical, report
         from abpn_fast.training.evaluate import measure, named, summarise
 
         pairs, names = named(photos, size=size, levels=levels, every=every, bad=bad)
         methods = classical.methods() if compare else None
         nets = lpips("alex", *["vgg"] * vgg)
-        rows = measure(load_model(model), pairs, names=names, self_ensemble=self_ensemble, methods=methods, lpips=nets)
+        network = ABPN.from_pretrained(model, sensitivity=sensitivity)
+        rows = measure(network, pairs, names=names, self_ensemble=self_ensemble, methods=methods, lpips=nets)
         means = summarise(rows)
         if json:
             report.write_json(json, means, rows, model=model)

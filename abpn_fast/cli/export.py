@@ -19,6 +19,9 @@ def export(
         ),
     ],
     model: Annotated[str, typer.Option(help="Bundled weights by name, or a folder with a saved model.")] = "small",
+    sensitivity: Annotated[
+        float, typer.Option(help="Above 0 finds more blemishes, and more that are none; below 0 fewer.")
+    ] = 0.0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")] = False,
 ) -> None:
     """Write a model as one ONNX file for photos of any size, for runtimes other than PyTorch."""
@@ -27,5 +30,5 @@ def export(
             raise FileExistsError(f"{out} exists already; choose another name, or ask to overwrite it")
         from abpn_fast import ABPN, export_onnx
 
-        export_onnx(ABPN.from_pretrained(model), out, levels=levels)
+        export_onnx(ABPN.from_pretrained(model, sensitivity=sensitivity), out, levels=levels)
     typer.echo(f"{out}: levels {levels}, {out.stat().st_size / 1e6:.0f} MB")

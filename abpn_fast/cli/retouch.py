@@ -37,6 +37,9 @@ def retouch(
         int | None,
         typer.Option(min=0, help="How often the photo is halved before it is judged; default: to about 1024 pixels."),
     ] = None,
+    sensitivity: Annotated[
+        float, typer.Option(help="Above 0 finds more blemishes, and more that are none; below 0 fewer.")
+    ] = 0.0,
     strength: Annotated[float, typer.Option(help="0 leaves the photo, 1 is the full retouch.")] = 1.0,
     mask_threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="Leave pixels alone where the predicted mask is below this.")
@@ -73,7 +76,7 @@ def retouch(
     with wrong_use():
         if results[0] != out and out.exists() and not out.is_dir():
             raise NotADirectoryError(f"{out} is a file; name a folder for the results")
-        network = _load(model, device, dtype, backend)
+        network = _load(model, device, dtype, sensitivity, backend)
     from abpn_fast.photo import retouch_file
 
     failed = 0
@@ -132,13 +135,12 @@ def _refuse_shared(paths: list[Path]) -> None:
         raise typer.BadParameter(f"several photos would be written to {', '.join(shared)}; retouch them one by one")
 
 
-def _load(model: str, device: str, dtype: str, backend: str | None) -> ABPN:
+def _load(model: str, device: str, dtype: str, sensitivity: float, backend: str | None) -> ABPN:
     import torch
 
-    from abpn_fast import backends
-    from abpn_fast.photo import load_model
+    from abpn_fast import ABPN, backends
 
-    network = load_model(model, device, getattr(torch, dtype))
+    network = ABPN.from_pretrained(model, device=device, dtype=getattr(torch, dtype), sensitivity=sensitivity)
     reason = (
         None
         if backend in (None, "auto")

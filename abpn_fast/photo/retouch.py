@@ -55,26 +55,6 @@ def photo_levels(height: int, width: int) -> int:
     return max(0, round(math.log2(max(height, width) / PHOTO_THUMBNAIL)))
 
 
-def load_model(name: _Name, device: str = "cpu", dtype: torch.dtype | None = None) -> ABPN:
-    """A pretrained model, ready to run.
-
-    Args:
-        name: for ``abpn_fast.ABPN.from_pretrained``.
-        device: as torch names it.
-        dtype: of the parameters; None for float32.
-
-    Raises:
-        ValueError: torch cannot use ``device`` here.
-        OSError, ValueError: from ``from_pretrained``.
-    """
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"device must be one that torch can use here, got {device!r}: {reason}") from error
-    return ABPN.from_pretrained(name, device=device, dtype=dtype or torch.float32)
-
-
 def retouch_file(
     photo: _Name,
     out: _Name,
@@ -85,7 +65,8 @@ def retouch_file(
     mask_threshold: float | None = None,
     self_ensemble: bool = False,
     device: str = "cpu",
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype = torch.float32,
+    sensitivity: float = 0.0,
     backend: str | None = None,
     save_mask: _Name | None = None,
     save_blend: _Name | None = None,
@@ -112,6 +93,7 @@ def retouch_file(
         mask_threshold: in [0, 1]; where the predicted mask is below it, the pixels of the photo stay.
         self_ensemble: judge the photo's mirror images as well; slower, a little better.
         device, dtype: of a model that is given by name.
+        sensitivity: likewise; above 0 finds more blemishes, and more that are none, below 0 fewer; 0 is as trained.
         backend: None for the automatic choice.
         save_mask: a .png for the predicted mask at the size of the photo, white where it is 1.
         save_blend: a .png for the finest blend layer B before ``strength``, stored as ``255 (B + 1/2)``: 0 is mid grey.
@@ -127,12 +109,14 @@ def retouch_file(
         RuntimeError: ``backend`` cannot run on this device.
     """
     started = time.perf_counter()
-    _check(model, levels, strength, mask_threshold, quality)
+    _check(model, levels, sensitivity, strength, mask_threshold, quality)
     original = read_photo(Path(photo))
     targets = _Targets.of(out, save_mask, save_blend, compare)
     check_targets(targets.paths, overwrite, make_folders)
     check_fits(Path(photo), original, targets.result)
-    network = load_model(model, device, dtype) if isinstance(model, (str, os.PathLike)) else model
+    network = model
+    if not isinstance(network, reference.ABPN):
+        network = ABPN.from_pretrained(network, device=device, dtype=dtype, sensitivity=sensitivity)
     height, width = original.pixels.shape[:2]
     levels = photo_levels(height, width) if levels is None else levels
     image = torch.from_numpy(original.pixels).permute(2, 0, 1)[None].to(next(network.parameters()).device)
@@ -183,13 +167,15 @@ class _Targets(NamedTuple):
         return tuple(path for path in self if path is not None)
 
 
-def _check(model: object, levels: Any, strength: Any, mask_threshold: Any, quality: Any) -> None:
+def _check(model: object, levels: Any, sensitivity: Any, strength: Any, mask_threshold: Any, quality: Any) -> None:
     if not isinstance(model, (str, os.PathLike, reference.ABPN)):
         raise TypeError(
             f"model must be an abpn_fast.ABPN, the name of bundled weights or a folder, got {type(model).__name__}"
         )
     if isinstance(model, reference.ABPN) and model.training:
         raise ValueError("model must be in eval mode; call model.eval() first")
+    if isinstance(model, reference.ABPN) and sensitivity:
+        raise ValueError("sensitivity is of a model that is given by name; give this one's name, or leave it at 0")
     if levels is not None and not (isinstance(levels, int) and levels >= 0):
         raise ValueError(f"levels must be None or an integer >= 0, got {levels!r}")
     if not isinstance(strength, Real) or not math.isfinite(strength):

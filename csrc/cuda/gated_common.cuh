@@ -160,6 +160,28 @@ __device__ __forceinline__ void tile(const Task& task) {
                     &sum[gate_filter][i][e], &sum[skip_filter][i][e]);
 }
 
+// Adds the sums of splits [begin, end), in their order, of which several are read at a time.
+template <class K>
+__device__ __forceinline__ void add_splits(const Task& task, int64_t block, int filter, int fragment, int begin, int end,
+                                           float (&sum)[4]) {
+  constexpr int ahead = 6;
+#pragma unroll 1
+  for (; begin < end; begin += ahead) {
+    float4 part[ahead];
+#pragma unroll
+    for (int i = 0; i < ahead; ++i)
+      part[i] = *partial_at<K>(task, begin + i < end ? begin + i : begin, block, filter, fragment);
+#pragma unroll
+    for (int i = 0; i < ahead; ++i) {
+      const bool there = begin + i < end;
+      sum[0] += there ? part[i].x : 0.0f;
+      sum[1] += there ? part[i].y : 0.0f;
+      sum[2] += there ? part[i].z : 0.0f;
+      sum[3] += there ? part[i].w : 0.0f;
+    }
+  }
+}
+
 // Adds the splits' sums, in their order, and finishes; a block of threads per fragment.
 template <class K>
 __device__ __forceinline__ void reduce(const Task& task) {
@@ -171,18 +193,9 @@ __device__ __forceinline__ void reduce(const Task& task) {
   for (int e = 0; e < 2; ++e)
     offset[e] = out_offset(task, pixel_of(plan, place.phase, place.first_pixel + K::row(fragment, 2 * e)));
   float sum[filters][4] = {};
-  for (int split = 0; split < plan.splits; ++split) {
-    const int sets = split_has_skip(plan, split) ? filters : filters - 1;
-#pragma unroll
-    for (int f = 0; f < filters; ++f) {
-      if (f >= sets) continue;
-      const float4 part = *partial_at<K>(task, split, place.block, f, fragment);
-      sum[f][0] += part.x;
-      sum[f][1] += part.y;
-      sum[f][2] += part.z;
-      sum[f][3] += part.w;
-    }
-  }
+  add_splits<K>(task, place.block, feature_filter, fragment, 0, plan.splits, sum[feature_filter]);
+  add_splits<K>(task, place.block, gate_filter, fragment, 0, plan.splits, sum[gate_filter]);
+  add_splits<K>(task, place.block, skip_filter, fragment, plan.skip_begin, plan.skip_end, sum[skip_filter]);
 #pragma unroll
   for (int e = 0; e < 4; e += 2)
     store_pair<T>(task, offset[e / 2], place.first_out + K::column(fragment, e), &sum[feature_filter][e],

@@ -43,8 +43,11 @@ const char* launch_kernel(const Task& task, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>(pixel_blocks), plan.out_tiles, plan.splits);
   // Every time: it is cheap, and holds for the current device only.
   if (const char* error =
-          message(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, K::shared_bytes)))
+          message(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, K::shared_bytes))) {
+    // Else the next launch would report it as its own.
+    cudaGetLastError();
     return error;
+  }
   kernel<<<grid, K::threads, K::shared_bytes, stream>>>(task);
   const char* error = message(cudaGetLastError());
   if (error != nullptr || plan.splits == 1) return error;

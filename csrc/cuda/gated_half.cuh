@@ -69,14 +69,15 @@ struct Half {
       }
       return;
     }
-    // Few channels, or of another layout.
+    // Few channels, or of another layout: neighbouring threads take neighbouring k.
+    const int first = step * step_size;
 #pragma unroll 1
-    for (int j = 0; j < 8; ++j) {
+    for (int j = chunk; j < step_size; j += chunks) {
       int channel = 0, tap = 0;
-      const bool some = locate(task.plan.segment[source], k + j, channel, tap);
+      const bool some = locate(task.plan.segment[source], first + j, channel, tap);
 #pragma unroll
       for (int i = 0; i < loaded_pixels; ++i)
-        reinterpret_cast<T*>(stage + place_in_stage(loaded_pixel(i), chunk))[j] =
+        reinterpret_cast<T*>(stage + place_in_stage(loaded_pixel(i), j / 8))[j % 8] =
             some ? value_of<T>(task, source, channel, tap, pixel[i]) : from_float<T>(0.0f);
     }
   }

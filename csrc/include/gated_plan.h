@@ -52,6 +52,8 @@ struct Plan {
   Tile tile;
   int64_t pixel_tiles;  // of one class
   int out_tiles, splits;
+  // The splits that meet S's filters.
+  int skip_begin, skip_end;
 };
 
 struct Pixel {
@@ -156,6 +158,13 @@ ABPN_BOTH int split_begin(const Plan& plan, int index) {
 ABPN_BOTH bool split_has_skip(const Plan& plan, int index) {
   const int first = plan.segment[0].steps, last = first + plan.segment[1].steps;
   return plan.shape.kept && split_begin(plan, index) < last && split_begin(plan, index + 1) > first;
+}
+
+// For `reduce`, which would else divide for every split.
+inline void plan_skip(Plan& plan) {
+  plan.skip_begin = plan.skip_end = 0;
+  for (int split = plan.splits - 1; split >= 0; --split)
+    if (split_has_skip(plan, split)) plan.skip_begin = split, plan.skip_end = plan.skip_end ? plan.skip_end : split + 1;
 }
 
 // From a step of all to one of its source.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import inspect
 import itertools
 import json
 import subprocess
@@ -20,6 +21,7 @@ import torch
 import abpn_fast
 from abpn_fast import backends
 from bench import gpu, gpu_candidates, gpu_measure, pyramid
+from tests.backends import sanitize_cuda
 
 CPU = ("ours", "ours_uint8", "eager", "ours_float16")
 
@@ -335,6 +337,35 @@ def test_sanitizer(said: str, passed: bool | None, tmp_path: Path, monkeypatch: 
     found = gpu.sanitizer(tmp_path, 60.0)
     assert [(each["name"], each["passed"]) for each in found] == [("memcheck", passed), ("racecheck", passed)]
     assert all(each["output"].startswith(f"{said} 1") for each in found)
+
+
+_PYTORCHS = "=== Error: Race reported between Write access at void at::native::reduce_kernel<512, 1>(T3)+0xfc0"
+
+
+@pytest.mark.parametrize(
+    ("lines", "passed"),
+    [
+        ([_PYTORCHS, "all passes done"], None),
+        ([_PYTORCHS], False),
+        (
+            [_PYTORCHS, "===   and Read access at void abpn::gated::gated_conv<K, 2>(Task)+0x40", "all passes done"],
+            False,
+        ),
+        ([_PYTORCHS, "===   and Read access at kernel+0x40 in kernels/refine.py:147", "all passes done"], False),
+        (["ERROR SUMMARY: 1 error", "all passes done"], False),
+    ],
+    ids=["theirs", "not done", "gated_conv", "triton", "no race"],
+)
+def test_races_of_others(
+    lines: list[str], passed: bool | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "said").write_text("\n".join(lines))
+    tool = tmp_path / "compute-sanitizer"
+    tool.write_text(f"#!/bin/sh\ncat {tmp_path / 'said'}\nexit 9\n")
+    tool.chmod(0o700)
+    monkeypatch.setattr(gpu.shutil, "which", lambda name: str(tool))
+    assert [each["passed"] for each in gpu.sanitizer(tmp_path, 60.0)] == [False, passed]
+    assert gpu._DONE in inspect.getsource(sanitize_cuda.main)
 
 
 def test_no_sanitizer_and_no_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

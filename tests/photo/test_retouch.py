@@ -253,6 +253,8 @@ def test_a_failing_write_leaves_all_as_it_was(
         ({"model": abpn_fast.ABPN("small")}, r"call model\.eval\(\)"),
         ({"model": "no such model"}, "no such model"),
         ({"model": "small", "device": "toaster"}, "device must be"),
+        ({"model": "small", "sensitivity": float("nan")}, "sensitivity must be finite"),
+        ({"sensitivity": 1.0}, "sensitivity is of a model that is given by name"),
     ],
 )
 def test_wrong_arguments(
