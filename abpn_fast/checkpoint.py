@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -110,7 +111,11 @@ def replace(path: Path, write_to: Callable[[Path], object]) -> None:
     """
     partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
+        partial.touch()
+        # As any new file is readable: safetensors writes for the owner alone.
+        mode = stat.S_IMODE((path if path.exists() else partial).stat().st_mode)
         write_to(partial)
+        partial.chmod(mode)
         os.replace(partial, path)
     except SafetensorError as error:
         raise OSError(f"{path} cannot be written: {error}") from error

@@ -79,7 +79,7 @@ def retouch(model: reference.ABPN, thumbnail: Tensor, kept: Prepared[Layer]) -> 
     state = _state(model, thumbnail)
     if state is None:
         if not torch.compiler.is_compiling():
-            # An optimizer may write the weights next, and a fused one does so uncounted.
+            # While it learns they would be memory for nothing.
             kept.clear()
         return None
     tensors, numbers = state
@@ -190,6 +190,8 @@ def is_known(module: nn.Module) -> bool:
         return False
     if type(module) is nn.Conv2d and module.padding_mode != "zeros":
         return False
+    if type(module) is nn.Sequential and tuple(map(type, module)) not in _BLOCKS:
+        return False
     return type(module) in _KNOWN
 
 
@@ -206,7 +208,7 @@ def _state(model: reference.ABPN, thumbnail: Tensor) -> tuple[list[Tensor], list
     if not is_plain_call(thumbnail):
         return None
     # Folding would drop forward-mode derivatives of the weights without a word.
-    if torch.is_autocast_enabled(thumbnail.device.type) or forward_ad._current_level >= 0:
+    if thumbnail.is_meta or torch.is_autocast_enabled(thumbnail.device.type) or forward_ad._current_level >= 0:
         return None
     found: list[Tensor | None] = []
     numbers: list[float] = []
@@ -236,6 +238,9 @@ def _plain(module: nn.Module) -> bool:
     return is_known(module)
 
 
+_BLOCKS = {
+    (nn.Conv2d, norm, activation) for norm in (nn.BatchNorm2d, nn.Identity) for activation in (nn.ReLU, nn.LeakyReLU)
+}
 _NUMBERS: dict[type[nn.Module], str] = {
     nn.BatchNorm2d: "eps",
     nn.LeakyReLU: "negative_slope",

@@ -48,7 +48,8 @@ def _mask(branch: reference.MaskPredictionBranch, features: list[Tensor]) -> Ten
         convolution, norm, activation = cast(nn.Sequential, block)
         assert isinstance(convolution, nn.Conv2d)
         if _is_large(skip):
-            y = _upsampled(x, convolution.weight, None) + conv2d(skip, convolution.weight[:, x.shape[1] :], padding=1)
+            weight = convolution.weight
+            y = _upsampled(x, weight, convolution.bias) + conv2d(skip, weight[:, x.shape[1] :], padding=1)
         else:
             y = convolution(torch.cat([interpolate(x, scale_factor=2, mode="nearest"), skip], 1))
         x = activation(norm(y))

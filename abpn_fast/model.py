@@ -51,6 +51,11 @@ class ABPN(reference.ABPN):
         super().__init__(config)
         self._folded: Prepared[low_res.Layer] = Prepared()
 
+    def train(self, mode: bool = True) -> ABPN:
+        """As of any module; what is kept of the weights for inference is made anew."""
+        self._folded.clear()
+        return super().train(mode)
+
     @classmethod
     def from_pretrained(
         cls,
@@ -135,7 +140,7 @@ class ABPN(reference.ABPN):
                 raise ValueError("strip_rows keeps no intermediates; leave out strip_rows or return_intermediates")
         if out is not None:
             self._check_out(out, image)
-        if levels == 0 or not self.config.refining or not isinstance(self.blend, PolynomialBlend):
+        if levels == 0 or not self._has_operators():
             plain = super().forward(
                 image,
                 levels=levels,
@@ -191,6 +196,19 @@ class ABPN(reference.ABPN):
 
         return Graphed(run, example)
 
+    def _has_operators(self) -> bool:
+        """Whether the operators do what blend and refining modules would, and nobody waits for these to be called."""
+        if not self.config.refining or not isinstance(self.blend, PolynomialBlend):
+            return False
+        if type(self.blend).reverse is not PolynomialBlend.reverse or not _is_unobserved(self.blend, PolynomialBlend):
+            return False
+        return all(
+            isinstance(module, RefiningModule)
+            and _is_unobserved(module, RefiningModule)
+            and all(_is_unobserved(conv, torch.nn.Conv2d) for conv in module.children())
+            for module in self.refining
+        )
+
     def _check_out(self, out: Tensor, image: Tensor) -> None:
         if torch.is_grad_enabled() and any(x.requires_grad for x in (image, *self.parameters())):
             raise ValueError("out cannot record gradients; call the model under torch.no_grad() or leave out away")
@@ -240,7 +258,7 @@ class ABPN(reference.ABPN):
 
     def _lends(self, image: Tensor) -> bool:
         """Whether levels may lie in memory that is used again: on a CPU, where no gradient needs them."""
-        if torch.compiler.is_compiling() or type(image) is not Tensor or image.device.type != "cpu":
+        if not low_res.is_plain_call(image) or image.device.type != "cpu":
             return False
         return not torch.is_grad_enabled() or not any(x.requires_grad for x in (image, *self.parameters()))
 
@@ -248,7 +266,7 @@ class ABPN(reference.ABPN):
         self, pyramid: list[Tensor], layer: Tensor, mask: Tensor | None, mask_threshold: float | None
     ) -> list[sparse.Rectangle] | None:
         """Where the levels between need to be expanded, if not everywhere: on a CPU, where looking costs nothing."""
-        if mask is None or mask_threshold is None or len(pyramid) < 3 or torch.compiler.is_compiling():
+        if mask is None or mask_threshold is None or len(pyramid) < 3 or not low_res.is_plain_call(mask):
             return None
         recording = torch.is_grad_enabled() and layer.requires_grad
         if recording or choose(requested(None), "upsample_refine", [layer, *pyramid[1:]]) != "cpu":
@@ -265,7 +283,7 @@ class ABPN(reference.ABPN):
         out = torch.empty_like(image, memory_format=torch.preserve_format) if out is None else out
         in_place = self._lends(image)
         room = strips.room(image, levels, strip_rows, self.dtype.itemsize) if in_place else 0
-        spare = Spare(torch.empty(room, dtype=torch.uint8) if room else None)
+        spare = Spare(torch.empty(room, dtype=torch.uint8, device=image.device) if room else None)
         down = functools.partial(self._down, spare=spare)
         for strip in strips.strips(image, whole, levels, strip_rows, down, scale):
             part = None if mask is None or scale is None else strip.masked(mask, scale)
@@ -294,7 +312,10 @@ class ABPN(reference.ABPN):
         return mask, retouched, ops.reverse_adaptive_blend(thumbnail, retouched, j, k, damping=damping, out=target)
 
     def retouch(self, thumbnail: Tensor) -> tuple[Tensor | None, Tensor]:
-        """The local retouching layer, LRL: ``(M, R_l)`` from I_l, (N, 3, h, w); see ``abpn_fast.low_res``."""
+        """The local retouching layer, LRL: ``(M, R_l)`` from I_l, (N, 3, h, w); see ``abpn_fast.low_res``.
+
+        I_l may lie in memory that R_0 is written to later: keep a copy of it, not itself.
+        """
         found = low_res.retouch(self, thumbnail, self._folded)
         return super().retouch(thumbnail) if found is None else found
 
@@ -322,7 +343,8 @@ class ABPN(reference.ABPN):
             self.blend.j,
             self.blend.k,
             strength=strength,
-            mask=None if mask_threshold is None else mask,
+            # Autocast may have computed the mask in half precision.
+            mask=None if mask_threshold is None or mask is None else mask.to(layer.dtype),
             mask_threshold=mask_threshold,
             out=out,
         )
@@ -350,7 +372,9 @@ def accelerate(model: reference.ABPN) -> ABPN:
         fast = ABPN(model.config)
     for name, module in model.named_children():
         setattr(fast, name, module)
-    return fast.train(model.training)
+    # Not `train`, which would set the modules of `model`, some of which may be frozen.
+    fast.training = model.training
+    return fast
 
 
 def _set_sensitivity(model: reference.ABPN, sensitivity: float) -> None:
@@ -366,6 +390,12 @@ def _set_sensitivity(model: reference.ABPN, sensitivity: float) -> None:
     assert bias is not None
     with torch.no_grad():
         bias += sensitivity
+
+
+def _is_unobserved(module: torch.nn.Module, kind: type[torch.nn.Module]) -> bool:
+    """Whether ``module`` computes as its ``kind`` does, with whatever weights, and has no hook."""
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return type(module).forward is kind.forward and "forward" not in module.__dict__ and not any(hooks)
 
 
 def check_strips(strip_rows: object) -> None:

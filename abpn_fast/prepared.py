@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.weak import WeakTensorKeyDictionary
 
 Source = TypeVar("Source")
@@ -18,8 +21,9 @@ class Prepared(Generic[Value]):
     """A value made from tensors, kept until one of these is written in place, replaced, moved or cast.
 
     Not seen, as by autograd: writes that go around PyTorch's version counter, such as ``tensor.data.add_(1)`` or those
-    of fused optimizers; ``clear`` is for them. Tensors made in inference mode have no such counter; what is made from
-    them is not kept. Copies and pickles start empty.
+    of collectives; ``clear`` is for them. Those of fused optimizers are. Tensors made in inference mode have no such
+    counter, and those in shared memory are written by other processes; what is made from them is not kept. Copies and
+    pickles start empty.
     """
 
     def __init__(self) -> None:
@@ -32,12 +36,16 @@ class Prepared(Generic[Value]):
         """
         try:
             # As few steps as this takes: it runs before every pass, over a hundred sources.
-            stamps = [*options, *map(_version, sources), *map(Tensor.data_ptr, sources), *map(Tensor.stride, sources)]
+            pointers = list(map(Tensor.data_ptr, sources))
+            versions = [*map(_version, sources), *map(_uncounted.get, pointers)]
+            stamps = [*options, *versions, *pointers, *map(Tensor.stride, sources)]
         except RuntimeError:
             return make()
         kept = self._kept
         # An address may be another storage's by now, but only if the one it was is gone.
         if kept is None or kept[0] != stamps or any(map(StorageWeakRef.expired, kept[1])):
+            if any(map(_is_shared, sources)):
+                return make()
             storages = [StorageWeakRef(source.untyped_storage()) for source in sources]  # type: ignore[no-untyped-call]
             kept = self._kept = (stamps, storages, make())
         return kept[2]
@@ -50,7 +58,26 @@ class Prepared(Generic[Value]):
         return type(self), ()
 
 
+def _is_shared(source: Tensor) -> bool:
+    # On a GPU every tensor says so.
+    return source.device.type == "cpu" and source.is_shared()  # type: ignore[no-untyped-call]
+
+
 _version = attrgetter("_version")
+# Steps of fused optimizers, which write without counting it, by the address of what they write.
+_uncounted: dict[int, int] = {}
+
+
+def _note_step(optimiser: Optimizer, *_: object) -> None:
+    for group in optimiser.param_groups:
+        for parameter in group["params"] if group.get("fused") else ():
+            # Others than plain tensors may have no address.
+            with suppress(RuntimeError):
+                address = parameter.data_ptr()
+                _uncounted[address] = _uncounted.get(address, 0) + 1
+
+
+register_optimizer_step_post_hook(_note_step)
 
 _of_tensors: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 

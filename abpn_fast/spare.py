@@ -37,7 +37,11 @@ class Spare:
     """
 
     def __init__(self, lender: Tensor | None) -> None:
-        self._all = None if lender is None else torch.empty(0, dtype=torch.uint8).set_(lender.untyped_storage())
+        self._all = (
+            None
+            if lender is None
+            else torch.empty(0, dtype=torch.uint8, device=lender.device).set_(lender.untyped_storage())
+        )
         self._free = self._all
 
     def reset(self) -> None:

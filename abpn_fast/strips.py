@@ -117,7 +117,8 @@ def first_whole(height: int, width: int, levels: int, strip_rows: int) -> int:
 
     A row of level i is made from 2^i rows of the image: around a strip of a tall photo more of them than its own.
     """
-    return min(range(1, levels + 1), key=lambda k: sum(held_pixels(height, width, levels, strip_rows, k)))
+    held = [sum(held_pixels(height, width, levels, strip_rows, k)) for k in range(1, levels + 1)]
+    return 1 + held.index(min(held))
 
 
 def held_pixels(height: int, width: int, levels: int, strip_rows: int, first: int) -> list[int]:

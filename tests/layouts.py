@@ -27,7 +27,7 @@ class Guarded:
 
     @property
     def intact(self) -> bool:
-        return bool((self.buffer[self.outside] == self.sentinel).all())
+        return bool(((self.buffer == self.sentinel) | ~self.outside).all())
 
 
 def arrange(x: Tensor, layout: str) -> Tensor:

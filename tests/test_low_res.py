@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from abpn_fast import ABPN, accelerate, low_res, native, reference, use_backend
 from abpn_fast.backends import cpu
@@ -124,6 +125,20 @@ def uncounted(model: ABPN) -> None:
     torch.optim.Adam(model.parameters(), lr=0.01, fused=True).step()
 
 
+def uncounted_later(model: ABPN) -> None:
+    """As above, after another pass of inference."""
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    model(photo(64, 64))
+    torch.optim.Adam(model.parameters(), lr=0.01, fused=True).step()
+
+
+def unseen(model: ABPN) -> None:
+    """As collectives of torch.distributed write, then what their users do."""
+    model.encoder.blocks[0][0].weight.data.mul_(1.1)
+    model.eval()
+
+
 CHANGES: dict[str, Callable[[ABPN], object]] = {
     "step": retrained,
     "statistics": lambda model: [model.train()(photo(64, 64, count=2)), model.eval()],
@@ -134,6 +149,8 @@ CHANGES: dict[str, Callable[[ABPN], object]] = {
     "eps": lambda model: setattr(model.encoder.blocks[1][1], "eps", 0.5),
     "slope": lambda model: setattr(model.retouching_branch.blocks[0], "negative_slope", 0.9),
     "uncounted": uncounted,
+    "uncounted later": uncounted_later,
+    "unseen": unseen,
 }
 
 
@@ -198,12 +215,32 @@ def another_forward(model: ABPN) -> None:
     block.forward = lambda x: 2 * type(block).forward(block, x)
 
 
+def without_activation(model: ABPN) -> None:
+    model.encoder.blocks[5][2] = nn.Identity()
+
+
+def fused_norm(model: ABPN) -> None:
+    for blocks in (model.encoder.blocks, model.mask_branch.blocks):
+        convolution, norm, activation = blocks[2]
+        blocks[2] = nn.Sequential(fuse_conv_bn_eval(convolution, norm.eval()), activation)
+
+
 def another_padding(model: ABPN) -> None:
     model.encoder.blocks[2][0].padding_mode = "reflect"
 
 
 @pytest.mark.parametrize(
-    "change", [lambda model: model.train(), hooked, trained_norm, instance_norm, another_forward, another_padding]
+    "change",
+    [
+        lambda model: model.train(),
+        hooked,
+        trained_norm,
+        instance_norm,
+        another_forward,
+        another_padding,
+        without_activation,
+        fused_norm,
+    ],
 )
 def test_the_modules_run_where_folding_knows_less(change: Callable[[ABPN], object], folds: list[torch.dtype]) -> None:
     model, image = accelerate(network()), photo(64, 64, count=2)

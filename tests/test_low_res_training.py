@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from abpn_fast import ABPNConfig, accelerate, low_res_training, native, reference, use_backend
 from abpn_fast.reference.model import padded
@@ -58,6 +59,18 @@ def test_equals_the_modules(size: tuple[int, int], options: dict[str, Any]) -> N
         assert value.shape == plain[name].shape and value.dtype == plain[name].dtype
         error, allowed = (float((x.double() - truth).abs().max()) for x in (value, plain[name]))
         assert error <= 3 * allowed + 1e-5 * float(truth.abs().max()), name
+
+
+@needs_cpu_backend
+def test_norms_that_are_fused_into_their_convolutions() -> None:
+    model, image = network(), photo(130, 70)
+    for block in model.mask_branch.blocks:
+        block[0], block[1] = fuse_conv_bn_eval(block[0].eval(), block[1].eval()), torch.nn.Identity()
+    plain, found = learn(copy.deepcopy(model), image), learn(accelerate(model), image)
+    torch.testing.assert_close(found["mask"], plain["mask"])
+    two = torch.nn.Sequential(model.mask_branch.blocks[0][0], model.mask_branch.blocks[0][2])
+    model.mask_branch.blocks[0] = two
+    assert not runs(model, image)
 
 
 @needs_cpu_backend

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import abpn_fast
 from abpn_fast import ABPN, ABPNConfig, Retouched, accelerate, reference, use_backend
@@ -143,6 +144,110 @@ def test_accelerate_shares_parameters_and_gradients_agree() -> None:
     gradients = [torch.autograd.grad(loss, list(model.parameters())) for loss in losses]
     for mine, theirs in zip(*gradients, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_accelerate_leaves_frozen_norms_frozen() -> None:
+    model = random_model().train()
+    model.encoder.blocks[1].eval()
+    before = [module.training for module in model.modules()]
+    assert accelerate(model).training
+    assert [module.training for module in model.modules()] == before
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_gradients_under_another_default_dtype(dtype: torch.dtype) -> None:
+    model, image = random_model(), images(torch.float32)[4]
+
+    def gradients() -> list[Tensor]:
+        loss = accelerate(model)(image, levels=2).square().mean()
+        return list(torch.autograd.grad(loss, list(model.parameters())))
+
+    wanted = gradients()
+    try:
+        torch.set_default_dtype(dtype)
+        found = gradients()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(found, wanted, strict=True))
+
+
+@pytest.mark.parametrize("options", [{}, {"strip_rows": 600}])
+def test_a_default_device_is_not_the_images(options: dict[str, int]) -> None:
+    fast, plain, image = accelerate(random_model()), accelerate(random_model()), torch.rand(1, 3, 1300, 1200)
+    with torch.inference_mode():
+        wanted = plain(image, levels=3)
+        with torch.device("meta"):
+            assert torch.equal(fast(image, levels=3, **options), wanted)
+        assert torch.equal(fast(image, levels=3, **options), wanted)
+
+
+def test_a_default_device_is_not_the_gradients() -> None:
+    fast, image = accelerate(random_model()), images(torch.float32)[4].requires_grad_()
+    with torch.device("meta"):
+        fast(image, levels=2).sum().backward()
+    assert image.grad is not None and image.grad.isfinite().all()
+
+
+@torch.no_grad()
+def test_mask_threshold_under_autocast() -> None:
+    model, image = random_model(), images(torch.float32)[4]
+    with torch.autocast("cpu", torch.bfloat16):
+        wanted, found = (each(image, levels=2, mask_threshold=0.5) for each in (model, accelerate(model)))
+    assert wanted.dtype == found.dtype == torch.float32
+    torch.testing.assert_close(found, wanted, atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["blend", "refining.0", "refining.0.conv1"])
+@pytest.mark.parametrize("register", ["register_forward_hook", "register_full_backward_hook"])
+def test_hooks_of_the_pyramid_are_called(name: str, register: str) -> None:
+    def calls(model: reference.ABPN) -> int:
+        seen: list[int] = []
+        getattr(model.get_submodule(name), register)(lambda *_: seen.append(1))
+        model(images(torch.float32)[4], levels=2).mean().backward()
+        return len(seen)
+
+    # The reference refines by its function, so that no convolution is called in either.
+    assert calls(accelerate(random_model())) == calls(random_model())
+    assert bool(calls(random_model())) is not name.endswith("conv1")
+
+
+def test_another_refining_module_runs() -> None:
+    class Doubled(reference.RefiningModule):
+        def forward(self, blend_up: Tensor, high: Tensor) -> Tensor:
+            return 2 * super().forward(blend_up, high)
+
+    model = random_model()
+    model.refining[0].__class__ = Doubled
+    image = images(torch.float32)[4]
+    with torch.no_grad():
+        torch.testing.assert_close(accelerate(model)(image, levels=2), model(image, levels=2))
+
+
+def test_on_meta_and_among_fake_tensors() -> None:
+    image = torch.empty(1, 3, 300, 260, device="meta")
+    assert ABPN(TINY).to("meta")(image, levels=2).shape == image.shape
+    models = [ABPN(TINY).to(dtype).eval() for dtype in (torch.float32, torch.bfloat16)]
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        for model in models:
+            result = model(torch.empty(1, 3, 1300, 1200, dtype=torch.uint8), levels=3, mask_threshold=0.5)
+            assert result.shape == (1, 3, 1300, 1200) and result.dtype == torch.uint8
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_traced() -> None:
+    fast, image = accelerate(random_model()).requires_grad_(False), torch.rand(1, 3, 1300, 1200)
+    with torch.no_grad():
+        traced = torch.jit.trace(lambda x: fast(x, levels=3, mask_threshold=0.5), image, check_trace=False)
+        torch.testing.assert_close(traced(image), fast(image, levels=3, mask_threshold=0.5))
+
+
+def test_a_replica_is_refused() -> None:
+    replica = ABPN(TINY).eval()._replicate_for_data_parallel()
+    for module in replica.modules():
+        module._parameters = {}
+    replica._modules = {}
+    with pytest.raises(RuntimeError, match="use DistributedDataParallel"):
+        replica(torch.rand(1, 3, 64, 64))
 
 
 def test_saved_and_loaded_again(tmp_path: Path) -> None:

@@ -37,6 +37,11 @@ def step(layer: nn.Linear) -> None:
     torch.optim.SGD(layer.parameters(), lr=0.1).step()
 
 
+def fused_step(layer: nn.Linear) -> None:
+    layer.weight.grad = torch.ones_like(layer.weight)
+    torch.optim.Adam([layer.weight], fused=True).step()
+
+
 CHANGES: list[Callable[[nn.Linear], object]] = [
     lambda layer: nn.init.zeros_(layer.weight),
     lambda layer: layer.load_state_dict({name: x + 1 for name, x in layer.state_dict().items()}),
@@ -45,10 +50,13 @@ CHANGES: list[Callable[[nn.Linear], object]] = [
     cast_and_back,
     swap,
     step,
+    fused_step,
 ]
 
 
-@pytest.mark.parametrize("change", CHANGES, ids=["write", "load", "assign", "cast", "cast and back", "swap", "step"])
+@pytest.mark.parametrize(
+    "change", CHANGES, ids=["write", "load", "assign", "cast", "cast and back", "swap", "step", "fused step"]
+)
 def test_made_again_after_a_change(change: Callable[[nn.Linear], object]) -> None:
     layer, kept = nn.Linear(3, 3), Prepared[Tensor]()
     with torch.no_grad():
@@ -128,3 +136,17 @@ def test_arranged_lets_its_source_go() -> None:
     value = kept.get(lambda x: 2 * x)
     assert alive() is None
     assert kept.get(lambda x: x) is value
+
+
+def test_shared_memory_may_be_written_by_others() -> None:
+    x, kept, made = torch.ones(3), Prepared[Tensor](), []
+
+    def make() -> Tensor:
+        made.append(1)
+        return x.clone()
+
+    kept.get([x], make)
+    x.share_memory_()
+    for _ in range(2):
+        kept.get([x], make)
+    assert len(made) == 3

@@ -26,7 +26,7 @@ def gradients(
         for name, picture in pictures.items()
         if name in wanted
     }
-    j, k, sums = arguments["j"], arguments["k"], torch.empty(6, dtype=torch.float64)
+    j, k, sums = arguments["j"], arguments["k"], torch.empty(6, dtype=torch.float64, device="cpu")
     targets = [found.get(name) for name in pictures]
     kernels.blend_gradients(grad, *pictures.values(), j, k, arguments[number], number == "damping", *targets, sums)
     found |= {"j": sums[:3].to(j.dtype, copy=True), "k": sums[3:].to(k.dtype, copy=True)}

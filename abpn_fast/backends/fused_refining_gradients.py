@@ -56,7 +56,7 @@ def _refining_and_blending(
 ) -> list[Tensor]:
     operands = {name: arguments[name] for name in _OPERANDS}
     blending = {name: arguments[name] for name in ("image", "j", "k", "strength")}
-    blending["blend"] = torch.empty(grad.shape)
+    blending["blend"] = grad.new_empty(grad.shape, dtype=torch.float32)
     kernels.upsample_refine(*operands.values(), False, blending["blend"])
     if arguments["image"].is_floating_point():
         blending["image"] = arguments["image"].float()
@@ -71,8 +71,8 @@ def _refining_and_blending(
 
 def _refining(kernels: Any, grad: Tensor, arguments: dict[str, Any], wanted: Sequence[str]) -> list[Tensor]:
     sizes = [arguments[name].numel() for name in _WEIGHTS]
-    sums, up = torch.empty(sum(sizes)), torch.empty(grad.shape)
-    high = None if {"image", "image_low"}.isdisjoint(wanted) else torch.empty(grad.shape)
+    sums, up = (grad.new_empty(shape, dtype=torch.float32) for shape in ((sum(sizes),), grad.shape))
+    high = None if {"image", "image_low"}.isdisjoint(wanted) else torch.empty_like(up)
     kernels.upsample_refine_backward(grad, *(arguments[name] for name in _OPERANDS), up, high, sums)
     parts = zip(_WEIGHTS, torch.split(sums, sizes), strict=True)
     found = {name: part.view(arguments[name].shape).clone() for name, part in parts}

@@ -144,7 +144,7 @@ def _grouped(filters: Filters, gates: int) -> tuple[list[Tensor], list[Tensor], 
 
 def _transformed(weight: Tensor, down: _Matrix, across: _Matrix | None = None) -> Tensor:
     """(C_out, C_in, products) from the taps, in float64 as long as there is something to round."""
-    first, second = (torch.tensor(matrix, dtype=torch.float64) for matrix in (down, across or down))
+    first, second = (weight.new_tensor(matrix, dtype=torch.float64) for matrix in (down, across or down))
     return (first @ weight.double() @ second.t()).float().flatten(2)
 
 

@@ -71,6 +71,9 @@ def _add_strip(
         result = operator(**strip)[:, :, inner]
         if below is not None:
             result = torch.where(below[:, :, first:last], strip["image"][:, :, inner], result)
+        if not result.requires_grad:
+            # Under a dispatch mode, as of torch.library.opcheck, nothing is recorded.
+            return
         found = torch.autograd.grad(
             result, [strip[name] for name in sought], grad[:, :, first:last], materialize_grads=True
         )

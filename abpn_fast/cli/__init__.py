@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Annotated, Any
 
@@ -26,6 +27,9 @@ class _Commands(TyperGroup):
 
     def main(self, *args: Any, **extra: Any) -> Any:
         standalone = extra.get("standalone_mode", True)
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # Names of files need not be text; a line about one must not be an error.
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             code = super().main(*args, **{**extra, "standalone_mode": False})
         except typer.TyperException as error:

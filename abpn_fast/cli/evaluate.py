@@ -57,13 +57,15 @@ def evaluate(
         network = ABPN.from_pretrained(model, sensitivity=sensitivity)
         rows = measure(network, pairs, names=names, self_ensemble=self_ensemble, methods=methods, lpips=nets)
         means = summarise(rows)
-        if json:
-            report.write_json(json, means, rows, model=model)
-        if csv:
-            report.write_csv(csv, rows)
     if each:
         typer.echo(report.each(rows) + "\n")
     typer.echo(report.text(means))
     typer.echo(
         f"{'images':20}{len({row.image for row in rows})} of {len(names)}, the rest unchanged or changed everywhere"
     )
+    # Last: what was measured is told even where it cannot be written.
+    with wrong_use():
+        if json:
+            report.write_json(json, means, rows, model=model)
+        if csv:
+            report.write_csv(csv, rows)

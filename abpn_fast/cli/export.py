@@ -26,6 +26,8 @@ def export(
 ) -> None:
     """Write a model as one ONNX file for photos of any size, for runtimes other than PyTorch."""
     with wrong_use():
+        if out.is_dir():
+            raise IsADirectoryError(f"{out} is a folder; name a file in it")
         if out.exists() and not overwrite:
             raise FileExistsError(f"{out} exists already; choose another name, or ask to overwrite it")
         from abpn_fast import ABPN, export_onnx

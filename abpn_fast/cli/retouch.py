@@ -29,8 +29,13 @@ _SIDE_FILES = {"save_mask": ".mask.png", "save_blend": ".blend.png", "compare": 
 def retouch(
     photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="JPEG, PNG or TIFF files.")],
     out: Annotated[
-        Path,
-        typer.Option("--out", "-o", help="A file name that ends in .jpg, .png or .tif, for one photo; else a folder."),
+        str,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="PATH",
+            help="A file name that ends in .jpg, .png or .tif, for one photo; else, or with a slash behind, a folder.",
+        ),
     ],
     model: Annotated[str, typer.Option(help="Bundled weights by name, or a folder with a saved model.")] = "small",
     levels: Annotated[
@@ -67,6 +72,7 @@ def retouch(
     The exit code is 0 when all is well, 1 when a photo failed, 2 for wrong use.
     """
     results = _results(photos, out)
+    target = Path(out)
     wanted = [name for name, on in zip(_SIDE_FILES, (save_mask, save_blend, compare), strict=True) if on]
     side_files = [{name: result.with_suffix(_SIDE_FILES[name]) for name in wanted} for result in results]
     _refuse_shared([*results, *(path for files in side_files for path in files.values())])
@@ -74,8 +80,8 @@ def retouch(
     warnings.filterwarnings("ignore", module="PIL")
     logging.getLogger("imagecodecs").setLevel(logging.ERROR)
     with wrong_use():
-        if results[0] != out and out.exists() and not out.is_dir():
-            raise NotADirectoryError(f"{out} is a file; name a folder for the results")
+        if results[0] != target and target.exists() and not target.is_dir():
+            raise NotADirectoryError(f"{target} is a file; name a folder for the results")
         network = _load(model, device, dtype, sensitivity, backend)
     from abpn_fast.photo import retouch_file
 
@@ -95,7 +101,7 @@ def retouch(
                     backend=backend,
                     overwrite=overwrite,
                     quality=quality,
-                    make_folders=result != out,
+                    make_folders=result != target,
                     save_mask=files.get("save_mask"),
                     save_blend=files.get("save_blend"),
                     compare=files.get("compare"),
@@ -122,11 +128,12 @@ def _tell(line: str) -> bool:
     return True
 
 
-def _results(photos: list[Path], out: Path) -> list[Path]:
+def _results(photos: list[Path], out: str) -> list[Path]:
     """Where each photo goes; ``[out]`` itself where it names a file."""
-    if len(photos) == 1 and out.suffix and not out.is_dir():
-        return [out]
-    return [out / photo.name for photo in photos]
+    target = Path(out)
+    if len(photos) == 1 and target.suffix and not target.is_dir() and not out.endswith(("/", os.sep)):
+        return [target]
+    return [target / photo.name for photo in photos]
 
 
 def _refuse_shared(paths: list[Path]) -> None:

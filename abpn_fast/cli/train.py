@@ -40,7 +40,10 @@ def train(
     bf16: Annotated[bool, typer.Option("--bf16", help="Run convolutions in bfloat16.")] = False,
     accelerator: Annotated[Literal["cpu", "cuda"] | None, typer.Option(help="What to train on; default: cpu.")] = None,
     every: Annotated[
-        int | None, typer.Option(min=1, help="Steps between two measurements and checkpoints; default: a tenth.")
+        int | None,
+        typer.Option(
+            min=1, help="Steps between two measurements and checkpoints; default: a tenth, at most 250, of pairs 500."
+        ),
     ] = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that make batches.")] = None,
     averaging: Annotated[float | None, typer.Option(min=0, max=1, help="Decay of the averaged weights.")] = None,

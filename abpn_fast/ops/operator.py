@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import is_fake
 from torch.autograd import forward_ad
 
 from abpn_fast.backends import backward, choose, implementation, requested
@@ -223,8 +224,8 @@ def _transforms(x: Tensor) -> list[str]:
 
 def _overlaps(out: Tensor, others: Sequence[Tensor]) -> bool:
     others = [other for other in others if other.numel() > 0 and other.device == out.device]
-    # A compiled graph has no addresses.
-    if out.numel() == 0 or out.device.type == "meta" or not others or torch.compiler.is_compiling():
+    # Neither a compiled graph nor fake tensors have addresses.
+    if out.numel() == 0 or out.device.type == "meta" or not others or torch.compiler.is_compiling() or is_fake(out):
         return False
     whole, extent = _all_of(out), _extent(out)
     # Most often apart already by what they were cut from.

@@ -181,6 +181,7 @@ class ABPN(nn.Module):
 
         Raises:
             ValueError, TypeError: an argument does not fit the model; the message names it.
+            RuntimeError: this is a replica of ``DataParallel``.
         """
         if not isinstance(image, Tensor):
             raise TypeError(f"image must be a tensor of shape (N, 3, H, W), got {type(image).__name__}")
@@ -188,7 +189,11 @@ class ABPN(nn.Module):
             raise TypeError(f"image must be a dense tensor, got {image.layout}; convert it with .to_dense()")
         if image.dim() != 4 or image.shape[1] != 3 or 0 in image.shape[2:]:
             raise ValueError(f"image must have shape (N, 3, H, W) with H, W >= 1, got {tuple(image.shape)}")
-        parameter = next(self.parameters())
+        parameter = next(self.parameters(), None)
+        if parameter is None:
+            raise RuntimeError(
+                "a replica of torch.nn.DataParallel has no parameters of its own; use DistributedDataParallel"
+            )
         if image.dtype not in (*WHITE, parameter.dtype):
             raise TypeError(
                 f"image must be uint8, uint16 or {parameter.dtype}, the model's dtype, got {image.dtype}; "

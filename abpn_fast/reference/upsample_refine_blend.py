@@ -26,7 +26,11 @@ def keep_below(image: Tensor, result: Tensor, mask: Tensor, mask_threshold: floa
     scale = mask_scale(size, (mask.shape[-2], mask.shape[-1]))
     if scale is None:
         raise ValueError(f"a mask of {tuple(mask.shape[-2:])} fits no image of {size} by a power of two")
-    return torch.where(upsample(mask, size, scale) < mask_threshold, image, result)
+    below = upsample(mask, size, scale) < mask_threshold
+    if image.dtype == torch.uint16:
+        # torch.where takes none before PyTorch 2.12.
+        return torch.where(below, image.view(torch.int16), result.view(torch.int16)).view(torch.uint16)
+    return torch.where(below, image, result)
 
 
 def upsample_refine_blend(

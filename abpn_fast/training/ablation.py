@@ -74,13 +74,14 @@ def ablate(
         Mean scores by variant, ``identity`` first, those of earlier calls included.
 
     Raises:
-        ValueError: no such variant, or the folder was begun with other steps, seed or model.
+        ValueError: no such variant, or the folder was begun with other photos, steps, seed or model.
         FileNotFoundError: a folder is missing or empty.
     """
     unknown = sorted(set(names) - VARIANTS.keys())
     if unknown:
         raise ValueError(f"variants must be of {', '.join(VARIANTS)}, got {', '.join(unknown)}")
     photos = load_photos(find_photos(options.validation))
+    find_photos(options.photos)
     _begin(options, config)
     path = options.run / "ablation.json"
     found: dict[str, dict[str, float]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
@@ -96,12 +97,18 @@ def ablate(
 
 def _begin(options: trainer.Options, config: ABPNConfig) -> None:
     """Note what all rows of a table must have in common, or compare it."""
-    facts = {"steps": options.steps, "seed": options.seed, "config": json.loads(config.to_json())}
+    facts = {
+        "steps": options.steps,
+        "seed": options.seed,
+        "config": json.loads(config.to_json()),
+        "photos": [str(folder.resolve()) for folder in options.photos],
+        "validation": [str(folder.resolve()) for folder in options.validation],
+    }
     path = options.run / "options.json"
     if path.exists():
         begun = json.loads(path.read_text(encoding="utf-8"))
         for name, value in facts.items():
-            if begun[name] != value:
+            if begun.get(name, value) != value:
                 raise ValueError(f"{options.run} was begun with {name} {begun[name]}, not {value}; use another folder")
     options.run.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(facts) + "\n", encoding="utf-8")

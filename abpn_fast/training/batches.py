@@ -13,6 +13,9 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from abpn_fast.training.files import Bad, BadFile, Pixels
 
+# Above every index in a batch.
+_NO_ITEM = 1 << 31
+
 
 class Crops(NamedTuple):
     """One batch: how often the crop is halved before the retouching layer, its pixels, how many crops."""
@@ -79,7 +82,8 @@ class Batches(Dataset[Pair], ABC):
         return self.steps
 
     def __getitem__(self, step: int) -> Pair:
-        kind = self.kind(np.random.default_rng([self.seed, step]))
+        # Not [seed, step], which numpy fills up with zeros: the first item would draw the same numbers again.
+        kind = self.kind(np.random.default_rng([self.seed, step, _NO_ITEM]))
         batch = kind.batch * self.factor
         share = batch // self.part[1]
         first = share * self.part[0]

@@ -14,7 +14,7 @@ from abpn_fast.training.pairs import HeldOutPairs, PairedPhotos, find_pairs
 from abpn_fast.training.photos import BlemishedCrops
 
 _log = logging.getLogger(__name__)
-# Enough for a figure while training; `abpn-fast evaluate` takes all.
+# Photos or pairs: enough for a figure while training; `abpn-fast evaluate` takes all.
 _MEASURED = 50
 
 
@@ -51,8 +51,13 @@ def _photos(options: Options, part: tuple[int, int]) -> Data:
         raise ValueError("the synthetic recipe needs photos to measure on; give --validation a folder of them")
     if rest or not factor:
         raise ValueError(f"batch must be a multiple of 8 for the synthetic recipe, got {options.batch}")
-    validation = held_out(load_photos(find_photos(options.validation), bad=options.bad), bad=options.bad)
-    photos = load_photos(find_photos(options.photos), bad=options.bad)
+    measured, learned = find_photos(options.validation), find_photos(options.photos)
+    shared = {path.resolve() for path in measured} & {path.resolve() for path in learned}
+    if shared:
+        _log.warning("%d photos are trained on and measured on as well, %s for one", len(shared), min(shared))
+    kept = load_photos(measured[:: -(-len(measured) // _MEASURED)], bad=options.bad)
+    validation = held_out(kept, bad=options.bad)
+    photos = load_photos(learned, bad=options.bad)
     total = options.total(len(photos))
     more = {"factor": factor, "part": part, "bad": options.bad}
     return Data(BlemishedCrops(photos, total, options.seed, options.schedule, **more), validation, len(photos))

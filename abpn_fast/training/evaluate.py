@@ -72,6 +72,8 @@ def named(
             raise ValueError(f"pairs come from one folder, got {len(folders)}; evaluate them one by one")
         split = find_pairs(folders[0], bad=bad)
         files = list(dict.fromkeys([*split.train, *split.validation, *split.test])) if every else split.test
+        if not files:
+            raise ValueError(f"none of the pairs in {folders[0]} is kept for the test; ask for all of them (--all)")
         held = HeldOutPairs(files, levels, size)
         if bad == "skip":
             held.check(bad)

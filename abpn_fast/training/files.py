@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import struct
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -10,11 +12,22 @@ from typing import Literal, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 _log = logging.getLogger(__name__)
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff"}
 _ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# What Pillow raises for a file that it cannot read, or whose EXIF it cannot.
+_BROKEN = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
 _CACHE = 1 << 30
 
 Bad = Literal["refuse", "skip"]
@@ -28,25 +41,33 @@ class BadFile(ValueError):
 
 
 def find_photos(folders: Sequence[Path]) -> list[Path]:
-    """Every image file below ``folders``, sorted.
+    """Every image file below ``folders``, sorted, once each.
 
     Raises:
         FileNotFoundError: a folder does not exist, or holds no image.
     """
-    photos: list[Path] = []
+    photos: dict[Path, Path] = {}
     for folder in folders:
         if not folder.is_dir():
             raise FileNotFoundError(f"no such folder of photos: {folder}")
         found = images_below(folder)
         if not found:
             raise FileNotFoundError(f"no photo in {folder}; looked for {', '.join(sorted(EXTENSIONS))}")
-        photos += found
-    return photos
+        for path in found:
+            photos.setdefault(path.resolve(), path)
+    return list(photos.values())
 
 
 def images_below(folder: Path) -> list[Path]:
-    """The image files in ``folder`` and its subfolders, sorted."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
+    """The image files in ``folder`` and its subfolders, those that are links included, sorted."""
+    found, seen = [], set[str]()
+    for here, subfolders, names in os.walk(folder, followlinks=True):
+        if (place := os.path.realpath(here)) in seen:
+            subfolders.clear()
+            continue
+        seen.add(place)
+        found += [Path(here, name) for name in names if Path(name).suffix.lower() in EXTENSIONS]
+    return sorted(path for path in found if path.is_file())
 
 
 def usable(candidates: Iterable[_In], check: Callable[[_In], _Out], bad: Bad) -> list[_Out]:
@@ -83,7 +104,7 @@ def upright_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as file:
             return file.size[::-1] if _turned(file) else file.size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except _BROKEN as error:
         raise BadFile(_named(path, error)) from error
 
 
@@ -103,10 +124,10 @@ def decode(path: Path, size: tuple[int, int] | None = None, *, draft: bool = Tru
             if draft and size is not None:
                 file.draft("RGB", size[::-1] if turned else size)
             promised = file.size[::-1] if turned else file.size
-            photo = _rgb(ImageOps.exif_transpose(file))
+            photo = _rgb(_upright(file))
         if photo.size != promised:
             raise ValueError(f"its pixels are {photo.size} and its header says {promised}; save it anew, upright")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except _BROKEN as error:
         raise BadFile(_named(path, error)) from error
     if size is not None and photo.size != size:
         photo = photo.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
@@ -189,6 +210,13 @@ def _rgb(photo: Image.Image) -> Image.Image:
             raise ValueError("its grey levels are not within 0 and 65535; save it with 8 or 16 bits")
         photo = Image.fromarray(((levels + 128) // 257).astype(np.uint8))
     return photo.convert("RGB")
+
+
+def _upright(file: Image.Image) -> Image.Image:
+    # Not ImageOps.exif_transpose, which writes EXIF anew and fails where a value has an unusual type.
+    file.load()
+    turn = _TURNS.get(file.getexif().get(_ORIENTATION, 1))
+    return file if turn is None else file.transpose(turn)
 
 
 def _turned(file: Image.Image) -> bool:

@@ -26,6 +26,8 @@ _PICTURES, _HEIGHT = 4, 256
 class Logs:
     """The logs of one run, open from step ``first`` to ``last``; lines of a killed run beyond ``first`` are dropped.
 
+    A run that goes on with another objective has other columns: its CSV file so far becomes ``log-until-<first>.csv``.
+
     Args:
         folder: for ``log.csv`` and ``tensorboard/``.
         first: how many steps are done.
@@ -39,7 +41,9 @@ class Logs:
     def __enter__(self) -> Logs:
         _cut(self.path, self.first)
         with ExitStack() as stack:
-            self.file = stack.enter_context(self.path.open("a", newline="", encoding="utf-8"))
+            self.file = stack.enter_context(self.path.open("a+", newline="", encoding="utf-8"))
+            self.file.seek(0)
+            self.columns = self.file.readline().strip().split(",")
             self.writer = self._writer(stack)
             self.bar = _Bar(stack, self.first, self.last)
             self.stack = stack.pop_all()
@@ -54,10 +58,9 @@ class Logs:
 
     def measured(self, line: Mapping[str, float]) -> None:
         """Add a line with ``step`` and all that was measured there."""
-        writer = csv.DictWriter(self.file, list(line))
-        if self.file.tell() == 0:
-            writer.writeheader()
-        writer.writerow({name: f"{value:.6g}" for name, value in line.items()})
+        if self.columns != list(line):
+            self._begin(list(line))
+        csv.DictWriter(self.file, self.columns).writerow({name: _written(value) for name, value in line.items()})
         self.file.flush()
         if self.writer is not None:
             for name, value in line.items():
@@ -70,6 +73,14 @@ class Logs:
         for index in range(min(_PICTURES, len(pairs))):
             self.writer.add_image(f"pair {index}", sheet(model, pairs[index]), step)
         self.writer.flush()
+
+    def _begin(self, columns: list[str]) -> None:
+        if self.columns != [""]:
+            text = self.path.read_text(encoding="utf-8")
+            self.path.with_name(f"log-until-{self.first}.csv").write_text(text, encoding="utf-8", newline="")
+            self.file.truncate(0)
+        self.columns = columns
+        csv.DictWriter(self.file, columns).writeheader()
 
     def _writer(self, stack: ExitStack) -> Any:
         try:
@@ -97,13 +108,17 @@ def sheet(model: ABPN, pair: Pair) -> Tensor:
     return torch.cat(scaled, 3)[0].clamp(0, 1).cpu()
 
 
+def _written(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.6g}"
+
+
 def _cut(path: Path, last: int) -> None:
     """Drop the lines after step ``last``, and one that was not written to its end."""
     if not path.exists():
         return
     head, *lines = path.read_bytes().decode().splitlines(keepends=True) or [""]
     column = head.strip().split(",").index("step") if "step" in head else 0
-    kept = [line for line in lines if line.endswith("\n") and int(line.split(",")[column]) <= last]
+    kept = [line for line in lines if line.endswith("\n") and float(line.split(",")[column]) <= last]
     text = "".join([head, *kept]) if kept else ""
     replace(path, lambda partial: partial.write_text(text, encoding="utf-8", newline=""))
 

@@ -47,7 +47,7 @@ class Split(NamedTuple):
 
 def is_paired(folder: Path) -> bool:
     """Whether ``folder`` has one of the layouts."""
-    return _layout(folder) is not None or _layout(folder / "train") is not None
+    return any(_layout(each) is not None for each in (folder, folder / "train", folder / "test"))
 
 
 def find_pairs(folder: Path, *, seed: int = 0, bad: Bad = "refuse") -> Split:
@@ -73,17 +73,17 @@ def find_pairs(folder: Path, *, seed: int = 0, bad: Bad = "refuse") -> Split:
         return _by_number(_pairs(folder, names, bad))
     if names is not None:
         return _by_seed(_pairs(folder, names, bad), folder, seed)
-    train = _layout(folder / "train")
-    if train is None:
+    train, test = _layout(folder / "train"), _layout(folder / "test")
+    if train is None and test is None:
         known = ", ".join(f"{image}/ and {target}/" for image, target in _LAYOUTS)
         raise FileNotFoundError(
             f"no pairs in {folder}: it needs {known}, or train/ and test/ with src/ and gt/ in each"
         )
-    test = _layout(folder / "test")
+    learned = [] if train is None else _pairs(folder / "train", train, bad)
     if test is None:
-        return _by_seed(_pairs(folder / "train", train, bad), folder, seed)
+        return _by_seed(learned, folder, seed)
     held_out = _pairs(folder / "test", test, bad)
-    return Split(_pairs(folder / "train", train, bad), held_out, held_out)
+    return Split(learned, held_out, held_out)
 
 
 class PairedPhotos(Batches):
@@ -158,7 +158,12 @@ class HeldOutPairs(Sequence[Pair]):
             batches[0]
             return batches
 
-        self.batches = usable(self.batches, decoded, bad)
+        try:
+            self.batches = usable(self.batches, decoded, bad)
+        except BadFile:
+            raise
+        except ValueError as error:
+            raise ValueError(f"of the pairs kept to measure on {error}; mend them or take them away") from None
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -212,7 +217,7 @@ def _by_seed(pairs: list[PairFiles], folder: Path, seed: int) -> Split:
 
     def hashed(pair: PairFiles) -> bytes:
         name = Path(os.path.relpath(pair.image, folder)).with_suffix("").as_posix()
-        return hashlib.sha256(f"{seed} {name}".encode()).digest()
+        return hashlib.sha256(os.fsencode(f"{seed} {name}")).digest()
 
     held_out = set(sorted(pairs, key=hashed)[: max(len(pairs) * 500 // 3022, 1)])
     test = [pair for pair in pairs if pair in held_out]

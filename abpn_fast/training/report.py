@@ -45,7 +45,8 @@ def write_json(path: Path, means: Mapping[str, Mapping[str, float]], rows: Seque
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
     """A line for every image and method."""
     scores = dict.fromkeys(name for row in rows for name in row.scores)
-    with path.open("w", newline="", encoding="utf-8") as file:
+    # Names of files need not be UTF-8.
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.DictWriter(file, ["image", "method", *scores])
         writer.writeheader()
         writer.writerows({"image": row.image, "method": row.method, **row.scores} for row in rows)

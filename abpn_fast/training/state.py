@@ -53,7 +53,14 @@ class State:
     def _facts(self) -> dict[str, object]:
         """What a run must not change on the way."""
         config = json.loads(self.plain.config.to_json())
-        return {"config": config, "recipe": self.options.recipe, "seed": self.options.seed, "batch": self.options.batch}
+        options, adversarial = self.options, self.adversary is not None
+        return {
+            "config": config,
+            "recipe": options.recipe,
+            "seed": options.seed,
+            "batch": options.batch,
+            "adversarial": adversarial,
+        }
 
     def _average(self, averages: Any, weights: Any, count: Tensor | int) -> None:
         # Warmed up: a full decay would keep the untrained weights for a thousand steps.
@@ -75,7 +82,7 @@ class State:
             return
         facts = saving.facts_of(path)
         for name, value in self._facts.items():
-            if facts[name] != value:
+            if facts.get(name, value) != value:
                 raise ValueError(f"{path} was begun with {name} {facts[name]}, not {value}; train in another folder")
         saving.load(path, self.parts)
         self.step = int(facts["step"])
