@@ -69,6 +69,20 @@ def test_one_photo_into_a_folder(model: str, photo: Path, tmp_path: Path) -> Non
         assert [path.name for path in (tmp_path / folder).iterdir()] == ["in.png"]
 
 
+def test_a_slash_makes_it_a_folder(model: str, photo: Path, tmp_path: Path) -> None:
+    assert run("retouch", photo, "-o", f"{tmp_path}/2024.05/", "--model", model).exit_code == 0
+    assert (tmp_path / "2024.05" / "in.png").exists()
+
+
+def test_names_that_are_no_text(model: str, photo: Path, tmp_path: Path) -> None:
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/\xfc.png")
+    os.rename(photo, odd)
+    command = [sys.executable, "-m", "abpn_fast", "retouch", odd, "-o", tmp_path / "out", "--model", model]
+    strict = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run(command, capture_output=True, text=True, env=strict, check=False)
+    assert done.returncode == 0 and done.stderr == "" and "\\udcfc.png: " in done.stdout
+
+
 def test_tiff_stays_tiff(model: str, tmp_path: Path) -> None:
     names = ["one.tif", "two.TIFF"]
     for name in names:
@@ -390,6 +404,17 @@ def test_evaluate_compares_and_writes_files(model: str, tmp_path: Path, monkeypa
     assert summary.splitlines()[0].split() == methods
     assert list(json.loads(files["json"].read_text())["summary"]) == methods
     assert files["csv"].read_text().count("\n") == 1 + len(methods) * (each.count("\n"))
+
+
+def test_scores_are_told_where_they_cannot_be_written(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("abpn_fast.training.evaluate")
+    noise = np.random.default_rng(0).integers(0, 256, (48, 48, 3), np.uint8)
+    Image.fromarray(noise).resize((768, 768)).save(tmp_path / "a.png")
+    monkeypatch.setenv("ABPN_FAST_CACHE", str(tmp_path / "cache"))
+    result = run("evaluate", tmp_path, "--model", model, "--json", tmp_path)
+    assert result.exit_code == 2 and "psnr_inside" in result.stdout and "Is a directory" in result.stderr
 
 
 def test_fetch_vgg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,6 +76,8 @@ def test_refused(tmp_path: Path) -> None:
             abpn_fast.export_onnx(model, tmp_path / "x.onnx", levels=levels)  # type: ignore[arg-type]
     with pytest.raises(FileNotFoundError, match=r"no such folder: .*none; create it first"):
         abpn_fast.export_onnx(model, tmp_path / "none" / "x.onnx", levels=1)
+    command = CliRunner().invoke(app, ["export", str(tmp_path), "--levels", "1", "--overwrite"])
+    assert command.exit_code == 2 and "is a folder; name a file in it" in command.stderr
     assert [*tmp_path.iterdir()] == []
 
 

@@ -262,6 +262,17 @@ def test_saved_and_loaded_again(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "m").iterdir()) == ["config.json", "model.safetensors"]
 
 
+def test_files_are_as_readable_as_any(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    model = accelerate(random_model())
+    model.save_pretrained(tmp_path)
+    files = [tmp_path / name for name in ("config.json", "model.safetensors")]
+    assert {path.stat().st_mode for path in files} == {(tmp_path / "plain").stat().st_mode}
+    files[1].chmod(0o640)
+    model.save_pretrained(tmp_path)
+    assert files[1].stat().st_mode & 0o777 == 0o640
+
+
 @pytest.mark.parametrize("dtype", [torch.int32, torch.bool, torch.complex64, "float16"])
 def test_a_dtype_that_loses_the_weights_is_refused(tmp_path: Path, dtype: object) -> None:
     model = accelerate(random_model())

@@ -82,9 +82,9 @@ def retouch(
     with wrong_use():
         if results[0] != target and target.exists() and not target.is_dir():
             raise NotADirectoryError(f"{target} is a file; name a folder for the results")
-        network = _load(model, device, dtype, sensitivity, backend)
-    from abpn_fast.photo import retouch_file
+        from abpn_fast.photo import retouch_file
 
+        network = _load(model, device, dtype, sensitivity, backend)
     failed = 0
     with stops_cleanly(), _progress(len(photos)) as advance:
         for photo, result, files in zip(photos, results, side_files, strict=True):

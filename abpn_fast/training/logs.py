@@ -76,8 +76,7 @@ class Logs:
 
     def _begin(self, columns: list[str]) -> None:
         if self.columns != [""]:
-            text = self.path.read_text(encoding="utf-8")
-            self.path.with_name(f"log-until-{self.first}.csv").write_text(text, encoding="utf-8", newline="")
+            self.path.with_name(f"log-until-{self.first}.csv").write_bytes(self.path.read_bytes())
             self.file.truncate(0)
         self.columns = columns
         csv.DictWriter(self.file, columns).writeheader()

@@ -298,11 +298,12 @@ def main(folder: Path, monkeypatch: pytest.MonkeyPatch, *passed: bool | None) ->
     return timed
 
 
-def test_nothing_is_timed_after_a_failed_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(SystemExit, match=r"check 1 failed, so nothing was timed"):
+def test_a_failed_check_is_told_and_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SystemExit, match=r"check 1 failed; the logs are beside"):
         main(tmp_path, monkeypatch, True, False)
     found = written(tmp_path)
-    assert "warm_up" not in found and found["refused"][0]["reason"] == "failed: check 1"
+    assert found["refused"][0]["reason"] == "failed: check 1"
+    assert found["machine_info"]["failed"] == ["check 1"]
 
 
 @pytest.mark.parametrize("passed", [(True, None), (True, True)])

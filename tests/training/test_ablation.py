@@ -72,6 +72,18 @@ def test_other_options_are_refused(options: Options, monkeypatch: pytest.MonkeyP
         ablate(dataclasses.replace(options, **{name: value}), config(), names=["blend-rgb"])
 
 
+def test_other_photos_are_refused(options: Options, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no such folder of photos"):
+        ablate(dataclasses.replace(options, photos=[tmp_path / "absent"], steps=3), config(), names=["full"])
+    ablate(options, config(), names=["full"])
+    other = tmp_path / "other"
+    other.mkdir()
+    (tmp_path / "0.png").rename(other / "0.png")
+    for name in ("photos", "validation"):
+        with pytest.raises(ValueError, match=rf"was begun with {name} \[.*\], not \[.*other.*\]; use another folder"):
+            ablate(dataclasses.replace(options, **{name: [other]}), config(), names=["blend-rgb"])
+
+
 def test_each_variant_differs_in_one_option_and_all_else_is_equal(
     options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,3 +50,28 @@ def test_sheet() -> None:
     for column, picture in ((0, image), (2, target)):
         part = shown[:, :, 384 * column : 384 * (column + 1)]
         assert (part.mean() - picture.float().mean() / 255).abs() < 0.01
+
+
+def test_a_million_steps(tmp_path: Path) -> None:
+    write(tmp_path, 0, [999_999, 1_000_000])
+    path = tmp_path / "log.csv"
+    assert path.read_bytes().startswith(b"step,loss\r\n999999,250000\r\n1000000,")
+    # As it was written once.
+    path.write_bytes(path.read_bytes().replace(b"1000000", b"1e+06"))
+    write(tmp_path, 1_000_000, [1_000_001])
+    assert [line.split(b",")[0] for line in path.read_bytes().splitlines()] == [
+        b"step",
+        b"999999",
+        b"1e+06",
+        b"1000001",
+    ]
+
+
+def test_other_columns_begin_another_file(tmp_path: Path) -> None:
+    write(tmp_path, 0, [2, 4])
+    before = (tmp_path / "log.csv").read_bytes()
+    with Logs(tmp_path, 4, 9) as logs:
+        logs.measured({"step": 6, "inside": 0.5})
+        logs.measured({"step": 8, "inside": 0.25})
+    assert (tmp_path / "log-until-4.csv").read_bytes() == before
+    assert (tmp_path / "log.csv").read_bytes() == b"step,inside\r\n6,0.5\r\n8,0.25\r\n"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import struct
 import zlib
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from abpn_fast.training import files, pairs
+from abpn_fast.training import evaluate, files, pairs
 from abpn_fast.training.batches import Crops, load
 from abpn_fast.training.files import BadFile
 from abpn_fast.training.pairs import HeldOutPairs, PairedPhotos, PairFiles, find_pairs, is_paired
@@ -75,6 +76,42 @@ def test_folders_that_are_divided_already(tmp_path: Path) -> None:
     split = find_pairs(tmp_path)
     assert is_paired(tmp_path)
     assert (names(split.train), names(split.test)) == (["train0", "train1", "train2"], ["test0", "test1"])
+
+
+def test_a_test_part_alone_is_to_be_measured_on(tmp_path: Path) -> None:
+    write_pairs(tmp_path / "test", 3)
+    split = find_pairs(tmp_path)
+    assert is_paired(tmp_path) and (len(split.train), len(split.test)) == (0, 3)
+    assert len(evaluate.named([tmp_path], size=64, levels=1)[1]) == 3
+
+
+def test_no_test_part_is_said(tmp_path: Path) -> None:
+    for folder in ("ffhq", "ffhqr"):
+        for number in range(3):
+            save(tmp_path / folder / f"{number:05}.png", number)
+    with pytest.raises(
+        ValueError, match=r"none of the pairs in .* is kept for the test; ask for all of them \(--all\)"
+    ):
+        evaluate.named([tmp_path])
+    assert len(evaluate.named([tmp_path], every=True, size=64, levels=1)[1]) == 3
+
+
+def test_names_need_not_be_utf_8(tmp_path: Path) -> None:
+    write_pairs(tmp_path)
+    for folder in ("src", "gt"):
+        (tmp_path / folder / "0.png").rename(tmp_path / folder / os.fsdecode(b"\xfc.png"))
+    split = find_pairs(tmp_path)
+    assert len(split.train) + len(split.test) == 4
+
+
+def test_kept_pairs_that_are_all_bad(tmp_path: Path) -> None:
+    (kept,) = find_pairs(write_pairs(tmp_path)).test
+    kept.image.write_bytes(kept.image.read_bytes()[:-300])
+    held = HeldOutPairs([kept], 1, 64)
+    with pytest.raises(ValueError, match="of the pairs kept to measure on nothing is left: all 1 are bad; mend them"):
+        held.check("skip")
+    with pytest.raises(BadFile, match="cannot be read"):
+        held.check("refuse")
 
 
 def test_ffhqr_is_divided_by_number(tmp_path: Path) -> None:
@@ -290,3 +327,18 @@ def test_the_cache_holds_what_was_asked_for_last(tmp_path: Path) -> None:
     cache.get(paths[3], (10, 10))
     assert cache.held == 900 and cache.get(paths[0], (10, 10)) is first[0]
     assert cache.get(paths[1], (10, 10)) is not first[1]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_that_cannot_be_written_anew(tmp_path: Path, orientation: int) -> None:
+    """A width that is a fraction, which Pillow reads and does not write."""
+    size = struct.pack("<HHII", 0x0100, 5, 1, 38)
+    turn = struct.pack("<HHIHH", 0x0112, 3, 1, orientation, 0)
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + size + turn + struct.pack("<III", 0, 12, 1)
+    path = save(tmp_path / "a.png", exif=exif)
+    plain = save(tmp_path / "b.png")
+    wanted = np.asarray(Image.open(plain).convert("RGB"))
+    turned = [wanted, wanted[:, ::-1], wanted[::-1, ::-1], wanted[::-1], wanted.transpose(1, 0, 2)]
+    turned += [np.rot90(wanted, -1), wanted[::-1, ::-1].transpose(1, 0, 2), np.rot90(wanted)]
+    assert np.array_equal(files.decode(path), turned[orientation - 1])
+    assert files.upright_size(path) == turned[orientation - 1].shape[1::-1]

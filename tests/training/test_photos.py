@@ -32,7 +32,17 @@ def test_find_photos(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     assert [path.name for path in find_photos([tmp_path])] == ["b.JPG", "c.webp", "a.png"]
-    assert find_photos([tmp_path / "deep", tmp_path]) == [*find_photos([tmp_path / "deep"]), *find_photos([tmp_path])]
+    found = find_photos([tmp_path / "deep", tmp_path, tmp_path / "deep"])
+    assert [path.name for path in found] == ["a.png", "b.JPG", "c.webp"]
+
+
+def test_links_to_folders_are_followed(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "a.png").touch()
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "more").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "photos" / "round").symlink_to(tmp_path / "photos")
+    assert find_photos([tmp_path / "photos"]) == [tmp_path / "photos" / "more" / "a.png"]
 
 
 def test_a_folder_that_is_missing_or_empty_is_named(tmp_path: Path) -> None:
@@ -76,6 +86,21 @@ def test_a_batch_is_a_function_of_its_number() -> None:
     assert same(crops(steps=1000)[4], batches[4])
     assert not any(same(batches[n], batches[n + 1]) for n in range(5))
     assert not same(crops(seed=1)[0], batches[0])
+
+
+def test_the_first_crop_is_as_free_as_the_others() -> None:
+    photo = [noise(400 >> halvings, 400 >> halvings, halvings) for halvings in range(3)]
+    found: list[set[tuple[int, int]]] = [set(), set()]
+    for seed in range(3):
+        crops = BlemishedCrops([photo, photo], 60, seed, (Crops(0, 24, 2), Crops(1, 32, 2)))
+        for step in range(60):
+            kind = crops.kind(np.random.default_rng([seed, step, 1 << 31]))
+            for index in range(2):
+                rng = np.random.default_rng([seed, step, index])
+                rng.integers(2)
+                found[index].add((kind.levels, int(rng.integers(3))))
+            assert crops[step].levels == kind.levels
+    assert found == [{(levels, halvings) for levels in range(2) for halvings in range(3)}] * 2
 
 
 def test_batches() -> None:

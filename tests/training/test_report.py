@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
 
 from typer.testing import CliRunner
@@ -64,3 +65,9 @@ def test_files(tmp_path: Path) -> None:
         lines = list(csv.DictReader(file))
     assert [line["image"] + line["method"] for line in lines] == [row.image + row.method for row in ROWS]
     assert lines[0]["mask_iou"] == "0.5" and lines[1]["mask_iou"] == ""
+
+
+def test_csv_takes_any_name(tmp_path: Path) -> None:
+    name = os.fsdecode(b"\xfc.png")
+    report.write_csv(tmp_path / "a.csv", [ROWS[0]._replace(image=name)])
+    assert (tmp_path / "a.csv").read_bytes().splitlines()[1].startswith(b"\xfc.png,model,30.0")

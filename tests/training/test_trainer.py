@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 import abpn_fast
 from abpn_fast import ABPN, ABPNConfig
-from abpn_fast.training import saving, trainer
+from abpn_fast.training import data, evaluate, saving, trainer
 from abpn_fast.training.data import prepare
 from abpn_fast.training.files import BadFile
 from abpn_fast.training.objective import Objective
@@ -172,7 +172,7 @@ def test_a_run_goes_on_as_it_began(given: Options) -> None:
     for change in ({"seed": 1}, {"batch": 16}, {"preset": ABPNConfig(encoder_widths=(4,) * 6)}):
         with pytest.raises(ValueError, match=f"begun with {next(iter(change)).replace('preset', 'config')}"):
             train(dataclasses.replace(given, steps=4, **change), report=quiet)
-    with pytest.raises(ValueError, match=r"holds no adversary_optimiser|discriminator"):
+    with pytest.raises(ValueError, match="was begun with adversarial False, not True"):
         train(dataclasses.replace(given, steps=4), Objective(adversarial=0.1), report=quiet)
 
 
@@ -181,6 +181,18 @@ def test_a_missing_folder_is_named(given: Options, folder: str) -> None:
     missing = dataclasses.replace(given, **{folder: [given.run / "absent"]})
     with pytest.raises(FileNotFoundError, match=r"no such folder of photos: .*absent"):
         train(missing, report=quiet)
+
+
+def test_photos_on_both_sides_are_told_and_few_are_measured(
+    given: Options, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    both = dataclasses.replace(given, validation=[*given.validation, *given.photos])
+    monkeypatch.setattr(data, "_MEASURED", 2)
+    with caplog.at_level(logging.WARNING):
+        prepared = data.prepare(both)
+    assert len(prepared.validation) == 2 * len(evaluate._SCHEDULE)
+    (told,) = [record.message for record in caplog.records if "trained on and measured on" in record.message]
+    assert told.startswith("2 photos are") and str(given.photos[0].resolve()) in told
 
 
 def test_bad_photos_are_refused_or_skipped(given: Options, caplog: pytest.LogCaptureFixture) -> None:
