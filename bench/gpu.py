@@ -36,8 +36,8 @@ SIZES = ((4096, 4096), (3840, 2160), (2048, 2048), (1024, 1024), (512, 512), (81
 _COMPILED_SIZES = {"compiled": ((4096, 4096), (1024, 1024)), "autotuned": ((4096, 4096),)}
 _COMPILING = 60.0
 # Where a test runs on the GPU, its id names the device before the backend.
-_TESTS_ON_THE_GPU = "(cuda and not cuda-reference and not test_cuda.py) or TestOnTheGPU or test_graphed.py"
-_TEST_FILES = ("tests/ops", "tests/backends/test_cuda.py", "tests/test_graphed.py")
+_TESTS_ON_THE_GPU = "(cuda and not cuda-reference and not test_cuda.py) or TestOnTheGPU or graphed.py or parity.py"
+_TEST_FILES = ("tests/ops", "tests/backends/test_cuda.py", "tests/test_graphed.py", "tests/kernels/test_parity.py")
 _LINES_KEPT = 40
 
 

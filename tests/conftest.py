@@ -22,12 +22,13 @@ DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """``device``: each there is; with ``backend``: each pair that can run the test class's ``name`` (all operators).
+    """``device``: each there is; with ``backend``: each pair that can run the operator of the test class, or of the
+    module's ``TestContract``, or all operators where there is neither.
 
     ``bad``: each of the test class's ``bad_arguments``, a name and a function from valid inputs to a bad value.
     """
     if "backend" in metafunc.fixturenames:
-        name = getattr(metafunc.cls, "name", None)
+        name = getattr(metafunc.cls or getattr(metafunc.module, "TestContract", None), "name", None)
         pairs = [
             (device, backend)
             for device in DEVICES
