@@ -202,12 +202,7 @@ class ABPN(reference.ABPN):
             return False
         if type(self.blend).reverse is not PolynomialBlend.reverse or not _is_unobserved(self.blend, PolynomialBlend):
             return False
-        return all(
-            isinstance(module, RefiningModule)
-            and _is_unobserved(module, RefiningModule)
-            and all(_is_unobserved(conv, torch.nn.Conv2d) for conv in module.children())
-            for module in self.refining
-        )
+        return all(_is_unobserved(module, RefiningModule) for module in self.refining)
 
     def _check_out(self, out: Tensor, image: Tensor) -> None:
         if torch.is_grad_enabled() and any(x.requires_grad for x in (image, *self.parameters())):

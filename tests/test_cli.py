@@ -41,6 +41,12 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
+def coarse_noise() -> Image.Image:
+    """Large enough for every crop that is measured."""
+    noise = np.random.default_rng(0).integers(0, 256, (48, 48, 3), np.uint8)
+    return Image.fromarray(noise).resize((768, 768))
+
+
 def refused(result: Result, code: int, reason: str) -> None:
     """One line on stderr, which begins with ``error:`` and says ``reason``."""
     assert result.exit_code == code, result.output
@@ -375,8 +381,7 @@ def test_evaluate_prints_the_identity_beside_the_model(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("abpn_fast.training.evaluate")
-    noise = np.random.default_rng(0).integers(0, 256, (48, 48, 3), np.uint8)
-    Image.fromarray(noise).resize((768, 768)).save(tmp_path / "a.png")
+    coarse_noise().save(tmp_path / "a.png")
     monkeypatch.setenv("ABPN_FAST_CACHE", str(tmp_path / "cache"))
     result = run("evaluate", tmp_path, "--model", model)
     assert result.exit_code == 0, result.output
@@ -390,8 +395,7 @@ def test_evaluate_compares_and_writes_files(model: str, tmp_path: Path, monkeypa
     pytest.importorskip("cv2")
     monkeypatch.setenv("ABPN_FAST_CACHE", str(tmp_path / "cache"))
     (tmp_path / "photos").mkdir()
-    noise = np.random.default_rng(0).integers(0, 256, (48, 48, 3), np.uint8)
-    Image.fromarray(noise).resize((768, 768)).save(tmp_path / "photos" / "a.png")
+    coarse_noise().save(tmp_path / "photos" / "a.png")
     files = {name: tmp_path / f"scores.{name}" for name in ("json", "csv")}
     options = ("--model", model, "--compare", "--vgg", "--each", "--json", files["json"], "--csv", files["csv"])
     result = run("evaluate", tmp_path / "photos", *options)
@@ -410,8 +414,7 @@ def test_scores_are_told_where_they_cannot_be_written(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("abpn_fast.training.evaluate")
-    noise = np.random.default_rng(0).integers(0, 256, (48, 48, 3), np.uint8)
-    Image.fromarray(noise).resize((768, 768)).save(tmp_path / "a.png")
+    coarse_noise().save(tmp_path / "a.png")
     monkeypatch.setenv("ABPN_FAST_CACHE", str(tmp_path / "cache"))
     result = run("evaluate", tmp_path, "--model", model, "--json", tmp_path)
     assert result.exit_code == 2 and "psnr_inside" in result.stdout and "Is a directory" in result.stderr
