@@ -44,6 +44,7 @@ def export_onnx(model: reference.ABPN, path: str | os.PathLike[str], *, levels: 
         ModuleNotFoundError: a package that writes ONNX is missing.
         ValueError, TypeError: no such number of levels.
         OSError: the file cannot be written, or its folder does not exist.
+        RuntimeError: this PyTorch cannot; 2.11 does not know the sizes that refining has, 2.13 does.
     """
     path = Path(path)
     if missing := missing_packages():
@@ -58,7 +59,10 @@ def export_onnx(model: reference.ABPN, path: str | os.PathLike[str], *, levels: 
     # Only its shape is looked at.
     example = torch.zeros(()).expand(2, 3, *(side << levels for side in _THUMBNAIL))
     any_size = {0: torch.export.Dim("N"), 2: torch.export.Dim("H"), 3: torch.export.Dim("W")}
-    program = onnx_program(model, example, levels=levels, dynamic_shapes=(any_size,))
+    try:
+        program = onnx_program(model, example, levels=levels, dynamic_shapes=(any_size,))
+    except torch.onnx.OnnxExporterError as error:
+        raise RuntimeError(f"PyTorch {torch.__version__} cannot write this network as ONNX; 2.13 can") from error
     program.model.metadata_props["levels"] = str(levels)
     checkpoint.replace(path, program.save)
     return path

@@ -35,6 +35,11 @@ def assert_same_bits(results: Tensor | Sequence[Tensor], others: Tensor | Sequen
     torch.testing.assert_close(results, others, rtol=0, atol=0, equal_nan=True)
 
 
+def chosen(below: Tensor, image: Tensor, result: Tensor) -> Tensor:
+    """``image`` where ``below``, else ``result``: ``torch.where``, which takes no uint16 before PyTorch 2.12."""
+    return torch.where(below, *(x.int() if x.dtype == torch.uint16 else x for x in (image, result))).to(image.dtype)
+
+
 def _eps(x: Tensor) -> float:
     return torch.finfo(x.dtype if x.is_floating_point() else torch.float32).eps
 

@@ -81,6 +81,15 @@ def test_refused(tmp_path: Path) -> None:
     assert [*tmp_path.iterdir()] == []
 
 
+def test_what_pytorch_cannot_write_is_said_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise torch.onnx.OnnxExporterError("a page of text")
+
+    monkeypatch.setattr(torch.onnx, "export", fail)
+    with pytest.raises(RuntimeError, match=r"PyTorch .* cannot write this network as ONNX; 2\.13 can"):
+        abpn_fast.export_onnx(abpn_fast.ABPN("small"), tmp_path / "x.onnx", levels=1)
+
+
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match=r"onnx is not installed; pip install 'abpn_fast\[export\]'"):

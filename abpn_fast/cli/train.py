@@ -32,7 +32,11 @@ def train(
     size: Annotated[int | None, typer.Option(min=64, help="Pixels of a square that pairs are fitted into.")] = None,
     levels: Annotated[int | None, typer.Option(min=0, help="How often that square is halved.")] = None,
     crop: Annotated[bool, typer.Option("--crop", help="Take random crops of pairs instead of whole photos.")] = False,
-    learning_rate: Annotated[float | None, typer.Option(help="Of Adam, at its highest.")] = None,
+    optimizer: Annotated[
+        Literal["adam", "muon"] | None,
+        typer.Option(help="Adam, the paper's, or Muon for filters, Adam for the rest."),
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Of either, at its highest.")] = None,
     warmup: Annotated[
         int | None, typer.Option(min=0, help="Steps until the full learning rate; default: the recipe's.")
     ] = None,

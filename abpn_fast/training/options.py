@@ -36,8 +36,9 @@ class Options:
         size, levels: paper: pixels of the square that a pair is fitted into, and l.
         crop: paper: random crops instead of whole photos, resized and padded.
         schedule: synthetic: the kinds of batches.
-        learning_rate: of Adam. Synthetic: after ``warmup`` steps, falling along half a cosine; paper: a tenth after 100
-            epochs.
+        optimizer: ``"adam"``, the paper's, or ``"muon"``, see ``muon.py``: a little better after as many steps.
+        learning_rate: of either. Synthetic: after ``warmup`` steps, falling along half a cosine; paper: a tenth after
+            100 epochs.
         warmup: steps until the full learning rate; None for 200, paper: none, but a twentieth of all and at most 200
             with ``start``, whose weights a full step of a fresh Adam would upset.
         seed: of weights, crops and blemishes, 0 to 2^63 - 1.
@@ -50,7 +51,7 @@ class Options:
         bad: ``"refuse"`` files that cannot be used, or ``"skip"`` and count them.
 
     Raises:
-        ValueError: no such seed.
+        ValueError: no such seed or optimizer.
     """
 
     photos: Sequence[Path]
@@ -65,6 +66,7 @@ class Options:
     levels: int = 2
     crop: bool = False
     schedule: Sequence[Crops] = SCHEDULE
+    optimizer: Literal["adam", "muon"] = "adam"
     learning_rate: float = 2e-3
     warmup: int | None = None
     seed: int = 0
@@ -78,6 +80,8 @@ class Options:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 1 << 63:
             raise ValueError(f"seed must be from 0 to 2^63 - 1, got {self.seed}")
+        if self.optimizer not in ("adam", "muon"):
+            raise ValueError(f"optimizer must be 'adam' or 'muon', got {self.optimizer!r}")
 
     @classmethod
     def paper(cls, pairs: Path, run: Path, **changes: Any) -> Options:

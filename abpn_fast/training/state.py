@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from abpn_fast.model import ABPN
 from abpn_fast.training import saving
 from abpn_fast.training.adversarial import Adversary
+from abpn_fast.training.muon import Muon
 from abpn_fast.training.objective import Objective
 from abpn_fast.training.options import Options
 from abpn_fast.training.processes import share_statistics
@@ -36,15 +37,17 @@ class State:
         self.plain: ABPN = share_statistics(first_model(options), fabric.device)
         self.plain.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = AveragedModel(self.plain, multi_avg_fn=self._average, use_buffers=True).to(fabric.device)
-        self.adam = torch.optim.Adam(self.plain.parameters(), options.learning_rate)
-        self.model, self.optimiser = fabric.setup(self.plain, self.adam)
+        kind = Muon if options.optimizer == "muon" else torch.optim.Adam
+        self.own_optimiser: torch.optim.Adam = kind(self.plain.parameters(), options.learning_rate)
+        self.model, self.optimiser = fabric.setup(self.plain, self.own_optimiser)
         self.adversary = Adversary().to(fabric.device) if objective.adversarial else None
         self.adversary_adam = self.adversary.optimiser(options.learning_rate) if self.adversary else None
 
     @property
     def parts(self) -> dict[str, nn.Module | Optimizer]:
         """What a checkpoint holds, by name."""
-        parts: dict[str, nn.Module | Optimizer] = {"model": self.plain, "average": self.average, "optimiser": self.adam}
+        parts: dict[str, nn.Module | Optimizer] = {"model": self.plain, "average": self.average}
+        parts["optimiser"] = self.own_optimiser
         if self.adversary is not None and self.adversary_adam is not None:
             parts |= {"adversary": self.adversary, "adversary_optimiser": self.adversary_adam}
         return parts
@@ -60,6 +63,7 @@ class State:
             "seed": options.seed,
             "batch": options.batch,
             "adversarial": adversarial,
+            "optimizer": options.optimizer,
         }
 
     def _average(self, averages: Any, weights: Any, count: Tensor | int) -> None:

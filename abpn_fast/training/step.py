@@ -30,7 +30,7 @@ def optimise(fabric: Fabric, state: State, batch: Pair, rate: float) -> dict[str
         output: Retouched = state.model(image, levels=batch.levels, return_intermediates=True)
     terms = state.objective.terms(output, target, plain.blend, plain.config.pyramid_filter, state.adversary)
     loss = state.objective.total(terms)
-    _set_rate(state.adam, rate)
+    _set_rate(state.own_optimiser, rate)
     state.optimiser.zero_grad()
     fabric.backward(loss)
     norm = fabric.clip_gradients(state.model, state.optimiser, max_norm=1.0, error_if_nonfinite=False)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from abpn_fast.backends import triton as backend
-from tests.accuracy import assert_same_bits, assert_within_budget
+from tests.accuracy import assert_same_bits, assert_within_budget, chosen
 from tests.conftest import DEVICES
 from tests.layouts import LAYOUTS, Guarded, arrange_all
 from tests.ops import test_upsample_refine, test_upsample_refine_blend
@@ -161,7 +161,7 @@ class TestMask:
         scale = round(inputs["image"].shape[2] / inputs["mask"].shape[2])
         up = torch.nn.functional.interpolate(inputs["mask"], scale_factor=scale, mode="bilinear")
         below = up[..., : free.shape[2], : free.shape[3]] < inputs["mask_threshold"]
-        assert_same_bits(result, torch.where(below, inputs["image"], free))
+        assert_same_bits(result, chosen(below, inputs["image"], free))
         return below
 
     @pytest.mark.parametrize(("scale", "dtype"), [(1, torch.uint8), (2, torch.float32), (8, torch.uint16)], ids=str)

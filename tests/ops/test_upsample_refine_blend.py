@@ -10,7 +10,7 @@ from torch import Tensor
 
 import abpn_fast
 from tests import formulas
-from tests.accuracy import assert_same_bits
+from tests.accuracy import assert_same_bits, chosen
 from tests.ops.contract import INTEGERS, Inputs, PixelContract, as_arrays, picture
 from tests.ops.test_adaptive_blend import J, K
 from tests.ops.test_upsample_refine import BAD_REFINING, WEIGHTS, refining_inputs
@@ -81,8 +81,7 @@ def test_masked_pixels_keep_their_bits(scale: int, dtype: torch.dtype, device: s
     below = formulas.up(as_arrays(inputs)["mask"], size, scale) < THRESHOLD
     below = torch.from_numpy(below).expand(-1, 3, -1, -1).to(device)
     assert below.any()
-    kept = torch.where(below, *(x.int() if dtype == torch.uint16 else x for x in (inputs["image"], free)))
-    assert torch.equal(result, kept.to(dtype))
+    assert torch.equal(result, chosen(below, inputs["image"], free))
     assert scale == 64 or not torch.equal(result, free)
 
 

@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from abpn_fast import ABPNConfig, Retouched, default_levels
 from abpn_fast.reference import ABPN
 from tests import formulas
+from tests.accuracy import chosen
 from tests.reference.networks import network, photo
 
 OPTIONS: list[dict[str, Any]] = [
@@ -231,7 +232,7 @@ def test_mask_threshold_keeps_bits(dtype: torch.dtype, blend: str) -> None:
     below = formulas.up(free.mask.detach().numpy(), (50, 61), scale=8) < threshold
     below = torch.from_numpy(below).expand(-1, 3, -1, -1)
     assert below.any() and not below.all()
-    assert torch.equal(result, torch.where(below, image, free.image))
+    assert torch.equal(result, chosen(below, image, free.image))
 
 
 def test_default_levels() -> None:

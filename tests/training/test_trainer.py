@@ -6,7 +6,7 @@ import logging
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -46,8 +46,11 @@ def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Options:
     return options(tmp_path)
 
 
-@pytest.mark.parametrize("adversarial", [0.0, 0.1])
-def test_a_continued_run_equals_an_uninterrupted_one(given: Options, adversarial: float) -> None:
+@pytest.mark.parametrize(("adversarial", "optimizer"), [(0.0, "adam"), (0.1, "adam"), (0.0, "muon")])
+def test_a_continued_run_equals_an_uninterrupted_one(
+    given: Options, adversarial: float, optimizer: Literal["adam", "muon"]
+) -> None:
+    given = dataclasses.replace(given, optimizer=optimizer)
     objective = Objective(adversarial=adversarial)
     whole = train(given, objective, report=quiet)
     broken = elsewhere(given, "broken")
@@ -64,6 +67,14 @@ def test_a_continued_run_equals_an_uninterrupted_one(given: Options, adversarial
     assert kinds == {"model", "average", "optimiser"} | ({"adversary", "adversary_optimiser"} if adversarial else set())
     states = whole.state_dict(), continued.state_dict()
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_another_optimizer_is_refused(given: Options) -> None:
+    train(dataclasses.replace(given, steps=2), report=quiet)
+    with pytest.raises(ValueError, match="was begun with optimizer adam, not muon; train in another folder"):
+        train(dataclasses.replace(given, optimizer="muon"), report=quiet)
+    with pytest.raises(ValueError, match="optimizer must be 'adam' or 'muon', got 'sgd'"):
+        dataclasses.replace(given, optimizer="sgd")  # type: ignore[arg-type]
 
 
 def test_what_a_run_leaves(given: Options) -> None:
