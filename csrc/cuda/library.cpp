@@ -118,7 +118,6 @@ void gated_conv(Tensor features, Tensor skip, std::optional<Tensor> mask, Tensor
   const Type type = type_of(skip);
   const Kernel kernel = type == Type::single ? Kernel::full : half_kernel(task.plan);
   plan_tiles(task.plan, tile_of(kernel), multiprocessors(device));
-  plan_skip(task.plan);
 
   task.source[features_source] = view(features);
   task.source[skip_source] = view(skip);

@@ -52,7 +52,7 @@ struct Plan {
   Tile tile;
   int64_t pixel_tiles;  // of one class
   int out_tiles, splits;
-  // The splits that meet S's filters.
+  // The splits that meet S's filters; `reduce` would else divide for every split.
   int skip_begin, skip_end;
 };
 
@@ -133,16 +133,6 @@ inline Kernel half_kernel(const Plan& plan) {
   return plan.shape.out > middle_tile.outs && class_pixels(plan) > middle_tile.pixels ? Kernel::wide : Kernel::middle;
 }
 
-// k is split between blocks of threads until they fill the GPU, each with at least four steps.
-inline void plan_tiles(Plan& plan, Tile tile, int multiprocessors) {
-  plan.tile = tile;
-  plan.pixel_tiles = parts(class_pixels(plan), tile.pixels);
-  plan.out_tiles = static_cast<int>(parts(plan.shape.out, tile.outs));
-  const int64_t blocks = plan.pixel_tiles * classes(plan) * plan.out_tiles;
-  const int64_t most = steps(plan) / 4, wanted = blocks ? int64_t{multiprocessors} * tile.resident / blocks : 1;
-  plan.splits = static_cast<int>(wanted < 1 || most < 1 ? 1 : wanted < most ? wanted : most);
-}
-
 // The first step of split `index`: equal shares of the cost, which is that of the filters a step meets.
 ABPN_BOTH int split_begin(const Plan& plan, int index) {
   const int64_t features = plan.segment[0].steps, skip = plan.segment[1].steps, mask = plan.segment[2].steps;
@@ -160,8 +150,14 @@ ABPN_BOTH bool split_has_skip(const Plan& plan, int index) {
   return plan.shape.kept && split_begin(plan, index) < last && split_begin(plan, index + 1) > first;
 }
 
-// For `reduce`, which would else divide for every split.
-inline void plan_skip(Plan& plan) {
+// k is split between blocks of threads until they fill the GPU, each with at least four steps.
+inline void plan_tiles(Plan& plan, Tile tile, int multiprocessors) {
+  plan.tile = tile;
+  plan.pixel_tiles = parts(class_pixels(plan), tile.pixels);
+  plan.out_tiles = static_cast<int>(parts(plan.shape.out, tile.outs));
+  const int64_t blocks = plan.pixel_tiles * classes(plan) * plan.out_tiles;
+  const int64_t most = steps(plan) / 4, wanted = blocks ? int64_t{multiprocessors} * tile.resident / blocks : 1;
+  plan.splits = static_cast<int>(wanted < 1 || most < 1 ? 1 : wanted < most ? wanted : most);
   plan.skip_begin = plan.skip_end = 0;
   for (int split = plan.splits - 1; split >= 0; --split)
     if (split_has_skip(plan, split)) plan.skip_begin = split, plan.skip_end = plan.skip_end ? plan.skip_end : split + 1;
