@@ -37,11 +37,9 @@ class Spare:
     """
 
     def __init__(self, lender: Tensor | None) -> None:
-        self._all = (
-            None
-            if lender is None
-            else torch.empty(0, dtype=torch.uint8, device=lender.device).set_(lender.untyped_storage())
-        )
+        self._all: Tensor | None = None
+        if lender is not None:
+            self._all = lender.new_empty(0, dtype=torch.uint8).set_(lender.untyped_storage())
         self._free = self._all
 
     def reset(self) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from abpn_fast.cli.failures import wrong_use
+from abpn_fast.cli.options import Model, SelfEnsemble, Sensitivity
 from abpn_fast.cli.scores import lpips
 
 
@@ -15,15 +16,11 @@ def evaluate(
     photos: Annotated[
         list[Path], typer.Argument(metavar="FOLDER...", help="A folder of pairs, or clean photos not trained on.")
     ],
-    model: Annotated[str, typer.Option(help="Bundled weights by name, or a folder with a saved model.")] = "small",
+    model: Model = "small",
     size: Annotated[int, typer.Option(min=64, help="Pixels of a square that pairs are fitted into.")] = 1024,
     levels: Annotated[int, typer.Option(min=0, help="How often that square is halved.")] = 2,
-    sensitivity: Annotated[
-        float, typer.Option(help="Above 0 finds more blemishes, and more that are none; below 0 fewer.")
-    ] = 0.0,
-    self_ensemble: Annotated[
-        bool, typer.Option("--self-ensemble", help="Judge the mirror images as well: slower, a little better.")
-    ] = False,
+    sensitivity: Sensitivity = 0.0,
+    self_ensemble: SelfEnsemble = False,
     every: Annotated[bool, typer.Option("--all", help="Take all pairs, not only the part kept for the test.")] = False,
     bad: Annotated[
         Literal["refuse", "skip"], typer.Option(help="What to do with files that cannot be used.")

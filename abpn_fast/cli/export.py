@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from abpn_fast.cli.failures import wrong_use
+from abpn_fast.cli.options import Model, Sensitivity
 
 
 def export(
@@ -18,10 +19,8 @@ def export(
             min=0, max=16, help="How often a photo is halved before it is judged; 2 for one of about 4096 pixels."
         ),
     ],
-    model: Annotated[str, typer.Option(help="Bundled weights by name, or a folder with a saved model.")] = "small",
-    sensitivity: Annotated[
-        float, typer.Option(help="Above 0 finds more blemishes, and more that are none; below 0 fewer.")
-    ] = 0.0,
+    model: Model = "small",
+    sensitivity: Sensitivity = 0.0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")] = False,
 ) -> None:
     """Write a model as one ONNX file for photos of any size, for runtimes other than PyTorch."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from abpn_fast.cli.failures import FAILURES, complain, wrong_use
+from abpn_fast.cli.options import Model, SelfEnsemble, Sensitivity
 from abpn_fast.cli.stopping import stops_cleanly
 
 if TYPE_CHECKING:
@@ -37,21 +38,17 @@ def retouch(
             help="A file name that ends in .jpg, .png or .tif, for one photo; else, or with a slash behind, a folder.",
         ),
     ],
-    model: Annotated[str, typer.Option(help="Bundled weights by name, or a folder with a saved model.")] = "small",
+    model: Model = "small",
     levels: Annotated[
         int | None,
         typer.Option(min=0, help="How often the photo is halved before it is judged; default: to about 1024 pixels."),
     ] = None,
-    sensitivity: Annotated[
-        float, typer.Option(help="Above 0 finds more blemishes, and more that are none; below 0 fewer.")
-    ] = 0.0,
+    sensitivity: Sensitivity = 0.0,
     strength: Annotated[float, typer.Option(help="0 leaves the photo, 1 is the full retouch.")] = 1.0,
     mask_threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="Leave pixels alone where the predicted mask is below this.")
     ] = None,
-    self_ensemble: Annotated[
-        bool, typer.Option("--self-ensemble", help="Judge the mirror images as well: slower, a little better.")
-    ] = False,
+    self_ensemble: SelfEnsemble = False,
     save_mask: Annotated[bool, typer.Option("--save-mask", help="Write NAME.mask.png beside the result.")] = False,
     save_blend: Annotated[
         bool, typer.Option("--save-blend", help="Write NAME.blend.png, the blend layer around mid grey.")

@@ -3,8 +3,22 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
+from typing import Any
 
-_ORIENTATION, _EXIF_IFD = 0x0112, 0x8769
+from numpy.typing import NDArray
+
+ORIENTATION, _EXIF_IFD = 0x0112, 0x8769
+TURNS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
+    2: lambda samples: samples[:, ::-1],
+    3: lambda samples: samples[::-1, ::-1],
+    4: lambda samples: samples[::-1],
+    5: lambda samples: samples.swapaxes(0, 1),
+    6: lambda samples: samples[::-1].swapaxes(0, 1),
+    7: lambda samples: samples[::-1, ::-1].swapaxes(0, 1),
+    8: lambda samples: samples[:, ::-1].swapaxes(0, 1),
+}
+"""What turns (H, W, C) upright, by the orientation; of 1 nothing does."""
 # Width and height, and the resolutions along them, as IFD 0 and the EXIF IFD have them.
 _ACROSS_AND_DOWN = (((0x0100, 0x0101), (0x011A, 0x011B)), ((0xA002, 0xA003), (0xA20E, 0xA20F)))
 
@@ -33,8 +47,8 @@ def _make_upright(block: bytearray, order: str, orientation: int) -> int:
     (first,) = struct.unpack_from(order + "I", block, 4)
     main = _entries(block, order, first)
     struct.pack_into(order + "I", block, first + 2 + 12 * len(main), 0)
-    if _ORIENTATION in main:
-        value = main[_ORIENTATION] + 8
+    if ORIENTATION in main:
+        value = main[ORIENTATION] + 8
         (orientation,) = struct.unpack_from(order + "H", block, value)
         struct.pack_into(order + "H", block, value, 1)
     if orientation in (5, 6, 7, 8):

@@ -23,15 +23,6 @@ from abpn_fast.photo.photo import Photo
 from abpn_fast.photo.tiff_tags import Tag
 
 _MAX_MEGAPIXELS = 200
-_TURNS: dict[int, Callable[[Samples], Samples]] = {
-    2: lambda samples: samples[:, ::-1],
-    3: lambda samples: samples[::-1, ::-1],
-    4: lambda samples: samples[::-1],
-    5: lambda samples: samples.swapaxes(0, 1),
-    6: lambda samples: samples[::-1].swapaxes(0, 1),
-    7: lambda samples: samples[::-1, ::-1].swapaxes(0, 1),
-    8: lambda samples: samples[:, ::-1].swapaxes(0, 1),
-}
 # What Pillow and struct raise on bytes that are no image.
 _BROKEN = (
     *(OSError, SyntaxError, ValueError, LookupError, TypeError, EOFError, OverflowError, struct.error, zlib.error),
@@ -74,10 +65,10 @@ def _read(path: Path) -> bytes:
 def _upright(photo: Photo) -> Photo:
     packet = photo.xmp or b""
     orientation, block = exif.upright(photo.exif or b"", xmp.orientation(packet))
-    if orientation not in _TURNS:
+    if orientation not in exif.TURNS:
         return dataclasses.replace(photo, exif=block)
     pixels, alpha = (
-        None if samples is None else np.ascontiguousarray(_TURNS[orientation](samples))
+        None if samples is None else np.ascontiguousarray(exif.TURNS[orientation](samples))
         for samples in (photo.pixels, photo.alpha)
     )
     assert pixels is not None

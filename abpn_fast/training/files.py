@@ -14,18 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from abpn_fast.photo import exif
+
 _log = logging.getLogger(__name__)
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff"}
-_ORIENTATION = 0x0112
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 # What Pillow raises for a file that it cannot read, or whose EXIF it cannot.
 _BROKEN = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
 _CACHE = 1 << 30
@@ -124,7 +116,7 @@ def decode(path: Path, size: tuple[int, int] | None = None, *, draft: bool = Tru
             if draft and size is not None:
                 file.draft("RGB", size[::-1] if turned else size)
             promised = file.size[::-1] if turned else file.size
-            photo = _rgb(_upright(file))
+            photo = _upright(file)
         if photo.size != promised:
             raise ValueError(f"its pixels are {photo.size} and its header says {promised}; save it anew, upright")
     except _BROKEN as error:
@@ -214,9 +206,9 @@ def _rgb(photo: Image.Image) -> Image.Image:
 
 def _upright(file: Image.Image) -> Image.Image:
     # Not ImageOps.exif_transpose, which writes EXIF anew and fails where a value has an unusual type.
-    file.load()
-    turn = _TURNS.get(file.getexif().get(_ORIENTATION, 1))
-    return file if turn is None else file.transpose(turn)
+    photo = _rgb(file)
+    turn = exif.TURNS.get(file.getexif().get(exif.ORIENTATION, 1))
+    return photo if turn is None else Image.fromarray(np.ascontiguousarray(turn(np.asarray(photo))))
 
 
 def _turned(file: Image.Image) -> bool:
@@ -224,7 +216,7 @@ def _turned(file: Image.Image) -> bool:
     if file.format == "TIFF":
         return False
     # Not PNG's own getexif, which decodes the whole file to look behind the pixels.
-    return Image.Image.getexif(file).get(_ORIENTATION, 1) in (5, 6, 7, 8)
+    return Image.Image.getexif(file).get(exif.ORIENTATION, 1) in (5, 6, 7, 8)
 
 
 def _named(path: Path, error: Exception) -> str:
