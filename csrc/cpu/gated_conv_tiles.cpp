@@ -28,6 +28,15 @@ std::vector<float> floats(const Tensor& tensor) {
   return values;
 }
 
+// Where tap `tap` of a pixel reads; false for zero.
+bool reach(const Plan& plan, int source, int tap, const Pixel& pixel, int& y, int& x) {
+  const Window seen = window(plan, source, pixel);
+  const Shift shift = shift_of(plan, source, seen, tap);
+  y = seen.y + shift.rows;
+  x = seen.x + shift.columns;
+  return seen.inside >> tap & 1;
+}
+
 float value(const Layer& layer, int source, int k, const Pixel& pixel) {
   const Plan& plan = layer.plan;
   int channel, tap, y, x;
@@ -71,7 +80,7 @@ void finish(const Layer& layer, int phase, int64_t first_pixel, int first_out, c
   for (int o = 0; o < plan.tile.outs && first_out + o < out; ++o)
     for (int i = 0; i < pixels; ++i) {
       const Pixel pixel = pixel_of(plan, phase, first_pixel + i);
-      if (!pixel.inside) continue;
+      if (pixel.image < 0) continue;
       const auto sum = [&](int set) { return sums[(set * plan.tile.outs + o) * pixels + i]; };
       const int channel = first_out + o;
       const float f = activated(sum(feature_filter) + layer.bias[channel]);

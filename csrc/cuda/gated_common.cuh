@@ -38,60 +38,111 @@ __device__ __forceinline__ const T* address(const View& view, const Pixel& pixel
          y * view.stride[2] + x * view.stride[3];
 }
 
-// What one tap of a pixel reads, whatever the source.
+// One tap of the resized mask. What is outside is read where it would be inside, so that the taps of a row have no
+// branches between them and share what they have in common.
 template <class T>
-__device__ __forceinline__ T value_of(const Task& task, int source, int channel, int tap, const Pixel& pixel) {
-  int y, x;
-  if (!reach(task.plan, source, tap, pixel, y, x)) return from_float<T>(0.0f);
-  const View& view = task.source[source];
-  if (source != mask_source) return *address<T>(view, pixel, channel, y, x);
-  return from_float<T>(resized_mask(task.plan, y, x, [&](int row, int column) {
-    return to_float(*address<T>(view, pixel, 0, row, column));
-  }));
+__device__ __forceinline__ T mask_under(const Task& task, int row, int column, const Pixel& pixel) {
+  const int y = pixel.y - 1 + row, near_y = min(max(y, 0), task.plan.shape.height - 1);
+  const int x = pixel.x - 1 + column, near_x = min(max(x, 0), task.plan.shape.width - 1);
+  const Pixel near{max(pixel.image, 0), 0, 0};
+  const float value = resized_mask(task.plan, near_y, near_x, [&](int row, int column) {
+    return to_float(*address<T>(task.source[mask_source], near, 0, row, column));
+  });
+  return from_float<T>(pixel.image >= 0 && y == near_y && x == near_x ? value : 0.0f);
+}
+
+// What a block looks up, in shared memory before its stages.
+template <int pixels>
+struct alignas(16) Tables {
+  // In elements, from the first tap that a pixel sees to each: four rows for the features, by odd row and column of the
+  // pixel's window, and one for the skip.
+  static constexpr int taps = 9, rows = 5;
+  int64_t shift[rows * taps];
+  Pixel pixel[pixels];
+
+  __device__ __forceinline__ void fill(const Task& task, const Place& place, int thread, int threads) {
+    for (int i = thread; i < pixels; i += threads)
+      pixel[i] = pixel_of(task.plan, place.phase, place.first_pixel + i);
+    if (thread >= rows * taps) return;
+    const int row = thread / taps, source = row < 4 ? features_source : skip_source;
+    const Shift by = shift_of(task.plan, source, {0, 0, 0, row / 2, row % 2}, thread % taps);
+    shift[thread] = by.rows * task.source[source].stride[2] + by.columns * task.source[source].stride[3];
+  }
+};
+
+// What a pixel sees of features or skip: the address of its first tap, inside or not, and its row of shifts.
+template <class T>
+struct Sight {
+  const T* first;
+  unsigned inside;
+  int row;
+};
+
+template <class T>
+__device__ __forceinline__ Sight<T> sight_of(const Task& task, int source, const Pixel& pixel) {
+  const Window seen = window(task.plan, source, pixel);
+  const int row = source == features_source ? 2 * seen.odd_y + seen.odd_x : 4;
+  return {address<T>(task.source[source], pixel, 0, seen.y, seen.x), seen.inside, 9 * row};
 }
 
 __device__ __forceinline__ int64_t out_offset(const Task& task, const Pixel& pixel) {
-  if (!pixel.inside) return -1;
+  if (pixel.image < 0) return -1;
   return pixel.image * task.out_stride[0] + pixel.y * task.out_stride[2] + pixel.x * task.out_stride[3];
 }
 
 __device__ __forceinline__ float activated(float x, float slope) { return x > 0.0f ? x : slope * x; }
 
-// F * G + S * (1 - G), or F * G, of one channel's sums.
+// Two neighbouring output channels, of which the second may not exist.
+struct Pair {
+  int count;
+  int64_t offset;
+  float feature[2], gate[2], skip[2];
+};
+
 template <class T>
-__device__ __forceinline__ T blended(const Task& task, int channel, float feature, float gate, float skip) {
-  const T* bias = static_cast<const T*>(task.bias);
-  const float f = activated(feature + to_float(bias[channel]), task.slope);
-  const float g = 1.0f / (1.0f + expf(-(gate + to_float(bias[task.plan.shape.out + channel]))));
+__device__ __forceinline__ Pair pair_of(const Task& task, int channel) {
+  const int channels = task.plan.shape.out;
+  Pair pair{channel + 1 < channels ? 2 : channel < channels ? 1 : 0, channel * task.out_stride[1], {}, {}, {}};
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    if (i >= pair.count) break;
+    pair.feature[i] = to_float(static_cast<const T*>(task.bias)[channel + i]);
+    pair.gate[i] = to_float(static_cast<const T*>(task.bias)[channels + channel + i]);
+    if (task.plan.shape.kept) pair.skip[i] = to_float(static_cast<const T*>(task.skip_bias)[channel + i]);
+  }
+  return pair;
+}
+
+// F * G + S * (1 - G), or F * G, of one channel's sums with their biases.
+template <class T>
+__device__ __forceinline__ T blended(const Task& task, float feature, float gate, float skip) {
+  const float f = activated(feature, task.slope);
+  const float g = sizeof(T) == 2 ? gpu::fast_sigmoid(gate) : 1.0f / (1.0f + expf(-gate));
   if (!task.plan.shape.kept) return from_float<T>(f * g);
-  const float s = activated(skip + to_float(static_cast<const T*>(task.skip_bias)[channel]), task.slope);
-  return from_float<T>(f * g + s * (1.0f - g));
+  return from_float<T>(f * g + activated(skip, task.slope) * (1.0f - g));
 }
 
 template <class T>
-struct alignas(2 * sizeof(T)) Pair {
+struct alignas(2 * sizeof(T)) Two {
   T first, second;
 };
 
-// Two neighbouring channels of one pixel; `offset` is the pixel's, negative outside.
+// One pixel's results of a pair from their sums; `offset` is the pixel's, negative outside.
 template <class T>
-__device__ __forceinline__ void store_pair(const Task& task, int64_t offset, int channel, const float* feature,
+__device__ __forceinline__ void store_pair(const Task& task, int64_t offset, const Pair& pair, const float* feature,
                                            const float* gate, const float* skip) {
-  const int channels = task.plan.shape.out;
-  if (offset < 0 || channel >= channels) return;
-  T* to = static_cast<T*>(task.out) + offset + channel * task.out_stride[1];
-  const T first = blended<T>(task, channel, feature[0], gate[0], skip[0]);
-  if (channel + 1 == channels) {
-    *to = first;
+  if (offset < 0 || pair.count == 0) return;
+  const auto result = [&](int i) {
+    return blended<T>(task, feature[i] + pair.feature[i], gate[i] + pair.gate[i], skip[i] + pair.skip[i]);
+  };
+  T* to = static_cast<T*>(task.out) + offset + pair.offset;
+  const Two<T> both{result(0), result(1)};
+  if (task.out_pairs && pair.count == 2) {
+    *reinterpret_cast<Two<T>*>(to) = both;
     return;
   }
-  const T second = blended<T>(task, channel + 1, feature[1], gate[1], skip[1]);
-  if (task.out_pairs) {
-    *reinterpret_cast<Pair<T>*>(to) = {first, second};
-  } else {
-    to[0] = first;
-    to[task.out_stride[1]] = second;
-  }
+  to[0] = both.first;
+  if (pair.count == 2) to[task.out_stride[1]] = both.second;
 }
 
 // The place in `partial` of one thread's four sums.
@@ -102,22 +153,23 @@ __device__ __forceinline__ float4* partial_at(const Task& task, int split, int64
   return reinterpret_cast<float4*>(task.partial) + at * K::threads + threadIdx.x;
 }
 
-// One tile of one split. K says how a step is loaded and multiplied, and which of the sums a thread holds.
+// One tile of one split. K says how a step is loaded (Walk), how it is multiplied (Reader), and which of the sums a
+// thread holds: those of `rows` pixels and `pairs` of channels.
 template <class K>
 __device__ __forceinline__ void tile(const Task& task) {
   using T = typename K::Element;
   const Plan& plan = task.plan;
   const Place place = place_of(plan, blockIdx.x, blockIdx.y, blockIdx.z);
-  int64_t* offsets = reinterpret_cast<int64_t*>(gpu::shared_memory());
-  char* stages = gpu::shared_memory() + K::pixels * sizeof(int64_t);
-  for (int i = threadIdx.x; i < K::pixels; i += K::threads)
-    offsets[i] = out_offset(task, pixel_of(plan, place.phase, place.first_pixel + i));
-  Pixel pixel[K::loaded_pixels];
-#pragma unroll
-  for (int i = 0; i < K::loaded_pixels; ++i)
-    pixel[i] = pixel_of(plan, place.phase, place.first_pixel + K::loaded_pixel(i));
+  auto& tables = *reinterpret_cast<typename K::Tables*>(gpu::shared_memory());
+  char* stages = gpu::shared_memory() + sizeof(tables);
+  tables.fill(task, place, threadIdx.x, K::threads);
+  gpu::synchronize();
 
   const int begin = split_begin(plan, place.split), end = split_begin(plan, place.split + 1);
+  const int skip_begin = plan.segment[features_source].steps;
+  const int skip_end = plan.shape.kept ? skip_begin + plan.segment[skip_source].steps : skip_begin;
+  typename K::Walk walk(task, place, tables, begin);
+  const typename K::Reader reader;
   float sum[filters][K::fragments][4] = {};
   int slot = 0;
   // The first rounds load only.
@@ -128,15 +180,14 @@ __device__ __forceinline__ void tile(const Task& task) {
       gpu::synchronize();
     }
     // Into the slot that the step before has been read from.
-    const int ahead = step + K::stages - 1;
-    if (ahead < end) K::load(task, place, ahead, pixel, stages + (slot == 0 ? K::stages - 1 : slot - 1) * K::stage_bytes);
+    if (step + K::stages - 1 < end)
+      walk.load(task, place, tables, stages + (slot == 0 ? K::stages - 1 : slot - 1) * K::stage_bytes);
     gpu::commit_copies();
     if (step >= begin) {
-      int within = step;
-      if (filter_sets(plan, source_of(plan, within)) == filters)
-        K::template multiply<filters>(stages + slot * K::stage_bytes, sum);
+      if (step >= skip_begin && step < skip_end)
+        reader.template multiply<filters>(stages + slot * K::stage_bytes, sum);
       else
-        K::template multiply<filters - 1>(stages + slot * K::stage_bytes, sum);
+        reader.template multiply<filters - 1>(stages + slot * K::stage_bytes, sum);
     }
     slot = slot + 1 == K::stages ? 0 : slot + 1;
   }
@@ -151,13 +202,20 @@ __device__ __forceinline__ void tile(const Task& task) {
               make_float4(sum[f][i][0], sum[f][i][1], sum[f][i][2], sum[f][i][3]);
     return;
   }
-  gpu::synchronize();
+  Pair pair[K::pairs];
 #pragma unroll
-  for (int i = 0; i < K::fragments; ++i)
+  for (int p = 0; p < K::pairs; ++p)
+    pair[p] = pair_of<T>(task, place.first_out + K::column(K::fragment(0, p), K::element(0, p)));
 #pragma unroll
-    for (int e = 0; e < 4; e += 2)
-      store_pair<T>(task, offsets[K::row(i, e)], place.first_out + K::column(i, e), &sum[feature_filter][i][e],
-                    &sum[gate_filter][i][e], &sum[skip_filter][i][e]);
+  for (int r = 0; r < K::rows; ++r) {
+    const int64_t offset = out_offset(task, tables.pixel[K::row(K::fragment(r, 0), K::element(r, 0))]);
+#pragma unroll
+    for (int p = 0; p < K::pairs; ++p) {
+      const int i = K::fragment(r, p), e = K::element(r, p);
+      store_pair<T>(task, offset, pair[p], &sum[feature_filter][i][e], &sum[gate_filter][i][e],
+                    &sum[skip_filter][i][e]);
+    }
+  }
 }
 
 // Adds the sums of splits [begin, end), in their order, of which several are read at a time.
@@ -198,8 +256,8 @@ __device__ __forceinline__ void reduce(const Task& task) {
   add_splits<K>(task, place.block, skip_filter, fragment, plan.skip_begin, plan.skip_end, sum[skip_filter]);
 #pragma unroll
   for (int e = 0; e < 4; e += 2)
-    store_pair<T>(task, offset[e / 2], place.first_out + K::column(fragment, e), &sum[feature_filter][e],
-                  &sum[gate_filter][e], &sum[skip_filter][e]);
+    store_pair<T>(task, offset[e / 2], pair_of<T>(task, place.first_out + K::column(fragment, e)),
+                  &sum[feature_filter][e], &sum[gate_filter][e], &sum[skip_filter][e]);
 }
 
 }  // namespace abpn::gated

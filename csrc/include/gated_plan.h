@@ -49,6 +49,7 @@ struct Plan {
   // are one 2x2 filter of summed weights over the low features.
   bool phased;
   Segment segment[sources];
+  float mask_row_scale, mask_column_scale;
   Tile tile;
   int64_t pixel_tiles;  // of one class
   int out_tiles, splits;
@@ -57,8 +58,8 @@ struct Plan {
 };
 
 struct Pixel {
+  // -1 outside.
   int image, y, x;
-  bool inside;
 };
 
 ABPN_BOTH int64_t parts(int64_t whole, int64_t part) { return (whole + part - 1) / part; }
@@ -96,6 +97,9 @@ inline bool worth_phases(const Shape& shape) {
   return shape.height % 2 == 0 && shape.width % 2 == 0 && int64_t{shape.count} * shape.height * shape.width >= 1024;
 }
 
+// Of bilinear resizing.
+ABPN_BOTH float scale_of(int size, int resized) { return static_cast<float>(size) / static_cast<float>(resized); }
+
 // What the packed weights depend on; the rest of the plan is added by `plan_tiles`.
 inline Plan plan_weights(const Shape& shape, bool phased) {
   Plan plan{};
@@ -104,6 +108,8 @@ inline Plan plan_weights(const Shape& shape, bool phased) {
   plan.segment[features_source] = segment_of(shape.features, phased ? 4 : 9);
   plan.segment[skip_source] = segment_of(shape.skip, 9);
   plan.segment[mask_source] = segment_of(shape.mask_height ? 1 : 0, 9);
+  plan.mask_row_scale = scale_of(shape.mask_height, shape.height);
+  plan.mask_column_scale = scale_of(shape.mask_width, shape.width);
   int64_t packed = 0;
   for (int source = 0; source < sources; ++source) {
     plan.segment[source].packed = packed;
@@ -172,12 +178,19 @@ ABPN_BOTH int source_of(const Plan& plan, int& step) {
 
 // The channel and tap that k stands for; false for padding.
 ABPN_BOTH bool locate(const Segment& segment, int k, int& channel, int& tap) {
-  if (k >= segment.channels * segment.taps) return false;
   const int block = segment.shift >= 0 ? k >> segment.shift : k / segment.run, inner = k - block * segment.run;
   const int outer = segment.taps == 4 ? block / 4 : block / 9;
   tap = block - outer * segment.taps;
   channel = outer * segment.run + inner;
-  return true;
+  return channel < segment.channels;
+}
+
+// From k to k + step_size, for runs of at most a step; returns how many channels on.
+ABPN_BOTH int advance(const Segment& segment, int& tap) {
+  tap += step_size >> segment.shift;
+  if (tap < segment.taps) return 0;
+  tap -= segment.taps;
+  return segment.run;
 }
 
 // Pixel `index` of a class.
@@ -187,23 +200,51 @@ ABPN_BOTH Pixel pixel_of(const Plan& plan, int phase, int64_t index) {
   const int64_t row = index / width;
   const int image = static_cast<int>(row / height), x = static_cast<int>(index - row * width);
   const int y = static_cast<int>(row - int64_t{image} * height);
-  const bool inside = index < class_pixels(plan);
-  return plan.phased ? Pixel{image, 2 * y + phase / 2, 2 * x + phase % 2, inside} : Pixel{image, y, x, inside};
+  if (index >= class_pixels(plan)) return {-1, 0, 0};
+  return plan.phased ? Pixel{image, 2 * y + phase / 2, 2 * x + phase % 2} : Pixel{image, y, x};
 }
 
-// Where tap `tap` of a pixel reads: for the mask in pixels of the result, else of the source itself; false for zero.
-ABPN_BOTH bool reach(const Plan& plan, int source, int tap, const Pixel& pixel, int& y, int& x) {
-  if (!pixel.inside) return false;
-  if (source == features_source && plan.phased) {
-    y = ((pixel.y - 1) >> 1) + tap / 2;
-    x = ((pixel.x - 1) >> 1) + tap % 2;
-    return y >= 0 && x >= 0 && y < plan.shape.height / 2 && x < plan.shape.width / 2;
+// What a pixel sees of a source: where its first tap falls, which of the taps are inside, a bit each, and, where two
+// taps can fall on one low pixel, whether the first is the second of two. Of the mask in pixels of the result.
+struct Window {
+  int y, x;
+  unsigned inside;
+  int odd_y, odd_x;
+};
+
+// Bits of the three places from `first` on that are at least 0 and below `end`.
+ABPN_BOTH unsigned places_inside(int first, int end) {
+  return (first >= 0 && first < end) | (first >= -1 && first + 1 < end) << 1 | (first >= -2 && first + 2 < end) << 2;
+}
+
+ABPN_BOTH bool has_classes(const Plan& plan, int source) { return source == features_source && plan.phased; }
+ABPN_BOTH bool is_doubled(const Plan& plan, int source) { return source == features_source && !plan.phased; }
+
+ABPN_BOTH Window window(const Plan& plan, int source, const Pixel& pixel) {
+  const int y = pixel.y - 1, x = pixel.x - 1;
+  if (has_classes(plan, source)) {
+    const unsigned rows = places_inside(y >> 1, plan.shape.height / 2);
+    const unsigned columns = places_inside(x >> 1, plan.shape.width / 2) & 3;
+    const unsigned taps = columns * ((rows & 1) | (rows & 2) << 1);
+    return {y >> 1, x >> 1, pixel.image < 0 ? 0 : taps, 0, 0};
   }
-  y = pixel.y + tap / 3 - 1;
-  x = pixel.x + tap % 3 - 1;
-  if (y < 0 || x < 0 || y >= plan.shape.height || x >= plan.shape.width) return false;
-  if (source == features_source) y >>= 1, x >>= 1;
-  return true;
+  const unsigned rows = places_inside(y, plan.shape.height), columns = places_inside(x, plan.shape.width);
+  // A row of taps is three bits.
+  const unsigned taps = pixel.image < 0 ? 0 : columns * ((rows & 1) | (rows & 2) << 2 | (rows & 4) << 4);
+  if (is_doubled(plan, source)) return {y >> 1, x >> 1, taps, y & 1, x & 1};
+  return {y, x, taps, 0, 0};
+}
+
+// Rows and columns from a window's first tap to another.
+struct Shift {
+  int rows, columns;
+};
+
+ABPN_BOTH Shift shift_of(const Plan& plan, int source, const Window& seen, int tap) {
+  const int row = has_classes(plan, source) ? tap / 2 : tap / 3;
+  const int column = has_classes(plan, source) ? tap % 2 : tap - 3 * row;
+  if (!is_doubled(plan, source)) return {row, column};
+  return {(seen.odd_y + row) >> 1, (seen.odd_x + column) >> 1};
 }
 
 // Bilinear resizing as PyTorch's with align_corners=False: value = first + weight * (second - first), in its own order.
@@ -212,18 +253,18 @@ struct Between {
   float weight;
 };
 
-ABPN_BOTH Between between(int at, int size, int resized) {
-  const float scale = static_cast<float>(size) / static_cast<float>(resized);
+// Where a pixel of the resized picture falls in one of `size`.
+ABPN_BOTH Between between(int at, int size, float scale) {
   const float inside = scale * (static_cast<float>(at) + 0.5f) - 0.5f, position = inside < 0.0f ? 0.0f : inside;
   const int floor = static_cast<int>(position), first = floor < size ? floor : size - 1;
-  return {first, first + 1 < size && size != resized ? first + 1 : first, position - static_cast<float>(first)};
+  return {first, first + 1 < size && scale != 1.0f ? first + 1 : first, position - static_cast<float>(first)};
 }
 
 // read(y, x) gives the mask's value there.
 template <class Read>
 ABPN_BOTH float resized_mask(const Plan& plan, int y, int x, const Read& read) {
-  const Between row = between(y, plan.shape.mask_height, plan.shape.height);
-  const Between column = between(x, plan.shape.mask_width, plan.shape.width);
+  const Between row = between(y, plan.shape.mask_height, plan.mask_row_scale);
+  const Between column = between(x, plan.shape.mask_width, plan.mask_column_scale);
   const float left = 1.0f - column.weight, right = column.weight;
   return (1.0f - row.weight) * (left * read(row.first, column.first) + right * read(row.first, column.second)) +
          row.weight * (left * read(row.second, column.first) + right * read(row.second, column.second));

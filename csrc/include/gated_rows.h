@@ -82,8 +82,9 @@ class MaskRows {
   void read(int64_t n, int64_t row, const Columns& columns) {
     row_ = row;
     column_ = columns.begin;
+    const float scale = gated::scale_of(mask_.width, fine_.width);
     for (int64_t x = columns.begin; x < columns.end; ++x) {
-      const gated::Between between = gated::between(x, mask_.width, fine_.width);
+      const gated::Between between = gated::between(x, mask_.width, scale);
       first_[x - columns.begin] = between.first;
       second_[x - columns.begin] = between.second;
       right_[x - columns.begin] = between.weight;
@@ -95,7 +96,7 @@ class MaskRows {
 
  private:
   void resize(int64_t n, int64_t y, int64_t columns) const {
-    const gated::Between between = gated::between(y, mask_.height, fine_.height);
+    const gated::Between between = gated::between(y, mask_.height, gated::scale_of(mask_.height, fine_.height));
     const int64_t first = first_[0], some = second_[columns - 1] + 1 - first;
     load_rows(mask_, n, between.first, first, some, above_ + first, 0);
     load_rows(mask_, n, between.second, first, some, below_ + first, 0);

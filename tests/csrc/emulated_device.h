@@ -6,6 +6,7 @@
 
 #include <ucontext.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <deque>
@@ -21,6 +22,10 @@
 #include <cuda_runtime.h>
 
 inline dim3 threadIdx, blockIdx;
+
+namespace abpn {
+using std::max, std::min;
+}
 
 namespace abpn::gpu {
 
@@ -156,6 +161,8 @@ class Block {
 };
 
 inline char* shared_memory() { return Block::current()->memory(); }
+inline float fast_sigmoid(float x) { return 1.0f / (1.0f + std::exp(-x)); }
+inline unsigned kept(unsigned number) { return number; }
 inline void synchronize() { Block::current()->meet_all(); }
 
 inline void copy4(void* to, const void* from, bool valid) {

@@ -101,6 +101,8 @@ def test_tensor_cores(cubins: dict[str, tuple[Path, str]], architecture: str) ->
         # 16 bytes at a time, straight to shared memory; and back by whole matrices.
         assert ("LDGSTS.E" in code and ".128" in code and "LDSM.16.M88.4" in code) == is_half, name
         assert "TF32" not in code
+        # No array that the compiler could not keep in registers.
+        assert "LDL" not in code and "STL" not in code, name
         assert ("FFMA" in code) or short(name) != "gated_conv<Full>"
 
 

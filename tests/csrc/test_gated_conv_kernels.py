@@ -80,6 +80,14 @@ def test_half(kernel: str, dtype: torch.dtype, phased: bool) -> None:
     check(inputs((12, 22 if phased else 23), channels, dtype=dtype), kernel, phased=phased)
 
 
+@pytest.mark.parametrize("kernel", HALF)
+@pytest.mark.parametrize("channels", [(64, 96, 6), (16, 48, 6), (24, 8, 6), (40, 3, 6), (7, 64, 6)], ids=str)
+def test_runs_of_channels(kernel: str, channels: tuple[int, int, int]) -> None:
+    # Blocks of 32, 16 and 8 channels, several of each, and numbers that are read by element.
+    for phased in (False, True):
+        check(inputs((6, 8), channels, count=2), kernel, phased=phased)
+
+
 @pytest.mark.parametrize("phased", [False, True], ids=["whole", "phased"])
 def test_float(phased: bool) -> None:
     check(inputs((10, 14 if phased else 13), (9, 8, 35), dtype=torch.float32), "full", phased=phased)
