@@ -91,10 +91,10 @@ def retouch(model: reference.ABPN, thumbnail: Tensor, kept: Prepared[Layer]) -> 
     def make() -> Layer:
         nonlocal first
         first = True
-        return _steps(fold(model, thumbnail.dtype), name)
+        return steps(fold(model, thumbnail.dtype), name)
 
     arrangement = backends.helper(name, "arrangement", lambda _: ())(thumbnail)
-    result = _run(model, kept.get(tensors, make, thumbnail.dtype, name, *arrangement, *numbers), thumbnail)
+    result = run(model, kept.get(tensors, make, thumbnail.dtype, name, *arrangement, *numbers), thumbnail)
     if first:
         # Folding and arranging leave several times as much free memory behind as a pass needs.
         backends.helper(name, "give_back", lambda: None)()
@@ -115,19 +115,26 @@ def fold(model: reference.ABPN, dtype: torch.dtype) -> Folded:
         )
 
 
-def _steps(folded: Folded, backend: str) -> Layer:
-    convolution = backends.helper(backend, "convolution", _convolution)
+def steps(folded: Folded, backend: str) -> Layer:
+    """The steps as ``backend`` runs them; PyTorch's operators where it has none of its own."""
+    own = backends.helper(backend, "convolution", lambda *_: None)
     joined = backends.helper(backend, "joined_convolution", _joined_convolution)
     attention = backends.helper(backend, "attention", lambda *_: None)
+
+    def convolution(filters: Filters, stride: int) -> Callable[[Tensor], Tensor]:
+        arguments = filters.weight, filters.bias, stride, filters.negative_slope
+        return own(*arguments) or _convolution(*arguments)
+
     return Layer(
-        [convolution(weight, bias, 2, slope) for weight, bias, slope in folded.encoder],
+        [convolution(filters, 2) for filters in folded.encoder],
         [joined(*filters) for filters in folded.mask_blocks],
-        None if folded.mask_head is None else convolution(folded.mask_head.weight, folded.mask_head.bias, 1, 1.0),
+        None if folded.mask_head is None else convolution(folded.mask_head, 1),
         [attention(*filters) or _gated_conv(filters, backend) for filters in folded.attention],
     )
 
 
-def _run(model: reference.ABPN, layer: Layer, thumbnail: Tensor) -> tuple[Tensor | None, Tensor]:
+def run(model: reference.ABPN, layer: Layer, thumbnail: Tensor) -> tuple[Tensor | None, Tensor]:
+    """``(M, R_l)`` from I_l by the steps of ``layer``."""
     height, width = thumbnail.shape[-2:]
     features = [padded(thumbnail).mul(2).sub_(1)]
     for convolution in layer.encoder:

@@ -26,12 +26,14 @@ import torch
 from torch import Tensor
 
 import abpn_fast
-from bench import gpu_candidates, gpu_measure, machine, networks, results
+from bench import gpu_candidates, gpu_layer, gpu_measure, machine, networks, results
 from bench.pyramid import Pyramid
 
 # Seconds for everything, and at most for each part of it.
 SECONDS, TESTS, SANITIZER, WARM_UP = 520.0, 220.0, 100.0, 200.0
 SIZES = ((4096, 4096), (3840, 2160), (2048, 2048), (1024, 1024), (512, 512), (8192, 8192))
+# What "base" is timed with, at the first size.
+_BASE = ("ours_float16", "ours_graphed", "eager_half", "eager_graphed")
 # Compiling takes up to a minute for each shape.
 _COMPILED_SIZES = {"compiled": ((4096, 4096), (1024, 1024)), "autotuned": ((4096, 4096),)}
 _COMPILING = 60.0
@@ -48,6 +50,7 @@ class Case(NamedTuple):
     width: int
     height: int
     batch: int
+    network: str = "small"
 
 
 class BrokenGPU(RuntimeError):
@@ -292,6 +295,8 @@ def check(name: str, command: list[str], limit: float, folder: Path, **environme
 
 def cases() -> Iterator[Case]:
     """Every case, what matters most first."""
+    for name in _BASE:
+        yield Case(name, *SIZES[0], 1, "base")
     for batch, (width, height) in itertools.product((1, 4), SIZES):
         for name in gpu_candidates.NETWORKS:
             if name not in _COMPILED_SIZES:
@@ -305,6 +310,8 @@ def cases() -> Iterator[Case]:
 def measured(record: Record) -> None:
     """Rows of everything that fits before the deadline, and what was left out and why."""
     time_operators(record)
+    for network in ("base", "small"):
+        time_layer(record, network)
     given = Given(record.device)
     for case in cases():
         entry, needs = described(case), _COMPILING if case.candidate in _COMPILED_SIZES else 0
@@ -319,27 +326,27 @@ class Given:
 
     def __init__(self, device: str) -> None:
         self.device = device
-        self.shape: tuple[int, int, int] | None = None
+        self.shape: tuple[int, int, int, str] | None = None
         self.pair: tuple[Tensor, Tensor] | None = None
 
     def of(self, case: Case) -> tuple[Tensor, Tensor]:
         if self.pair is None or self.shape != case[1:]:
             self.pair = None
             image = gpu_measure.photos(case.height, case.width, case.batch, self.device)
-            model = networks.network("small").to(self.device)
+            model = networks.network(case.network).to(self.device)
             self.shape, self.pair = case[1:], (image, torch.cat([model(one[None]) for one in image]))
         return self.pair
 
 
 def _network_row(case: Case, given: Given) -> dict[str, Any]:
-    return gpu_measure.network_row(gpu_candidates.NETWORKS[case.candidate], "small", *given.of(case))
+    return gpu_measure.network_row(gpu_candidates.NETWORKS[case.candidate], case.network, *given.of(case))
 
 
 def described(case: Case) -> dict[str, Any]:
     """``extra_info`` of a case."""
     candidate = gpu_candidates.NETWORKS[case.candidate]
     return {
-        "suite": f"latency, small, batch {case.batch}",
+        "suite": f"latency, {case.network}, batch {case.batch}",
         "row": candidate.label,
         "column": f"{case.width} x {case.height}",
         "megapixels": case.width * case.height * case.batch / 1e6,
@@ -372,6 +379,28 @@ def time_operators(record: Record, side: int = 4096) -> None:
             row = record.attempt(entry, gpu_measure.operator_row, operation, dtype, ceiling, record.device)
             if row is not None:
                 record.add(row | {"name": operator, "extra_info": entry | row["extra_info"]})
+
+
+def time_layer(record: Record, network: str, dtype: torch.dtype = torch.float16, **options: Any) -> None:
+    """Rows of the retouching layer, step by step and whole, beside PyTorch's operators."""
+    name = str(dtype).removeprefix("torch.")
+    entry = {"suite": f'retouching layer, "{network}", {gpu_layer.SIDE} x {gpu_layer.SIDE}, {name}'}
+
+    def add(row: str, work: Callable[..., dict[str, Any]], *arguments: Any, **named: Any) -> None:
+        named_entry = entry | {"row": row, "column": gpu_layer.OURS}
+        stats = record.attempt(named_entry, lambda: work(*arguments, record.device, **named))
+        for column, found in (stats or {}).items():
+            record.add({"name": row, "extra_info": named_entry | {"column": column}, "stats": found})
+
+    def made() -> dict[str, Any]:
+        layer = gpu_layer.whole(network, dtype, record.device, **options)
+        return {"layer": layer, "steps": list(gpu_layer.steps(layer))}
+
+    layer = record.attempt(entry | {"row": "all", "column": gpu_layer.OURS}, made)
+    for step in layer["steps"] if layer else ():
+        add(step.name, gpu_layer.step_rows, step)
+    for graphed in (False, True) if layer else ():
+        add("whole" + ", CUDA graph" * graphed, gpu_layer.whole_rows, layer["layer"], graphed=graphed)
 
 
 def _operations(side: int, dtype: torch.dtype, device: str) -> dict[str, gpu_candidates.Operation]:

@@ -37,6 +37,8 @@ _NOTES_ON_A_GPU = {
 Recorded graphs hold their memory from the recording on and are left out.""",
     "operators": """Into memory in use, the GPU's work alone: the launch is queued before the time begins. Bytes are
 those of each tensor once; the ceiling is a copy of 1 GiB, read and written, or a product of two matrices.""",
+    "retouching layer": """Each step on what the steps before it make of a photo, the GPU's work alone, beside
+PyTorch's operators on the same folded filters, channels last; in brackets the share of their time.""",
 }
 _METHOD_ON_A_GPU = """Every candidate in turn, in one process, float32 without TF32, cuDNN free to try its algorithms
 for each shape. It takes part only after its result was compared with that of the float32 reference: greatest and mean

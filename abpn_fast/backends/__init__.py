@@ -141,9 +141,9 @@ def helper(backend: str, name: str, default: Callable[..., Any]) -> Callable[...
     """The function ``name`` of ``backend`` beside its operators, or ``default``.
 
     The folded retouching layer asks for functions made from filters by ``convolution(weight, bias, stride, slope)``,
-    ``joined_convolution(weight, bias, slope)`` and ``attention(weight, bias, skip_weight, skip_bias, slope)``, and
-    calls ``give_back()`` after the first of them ran; they are made again when ``arrangement(weight)`` has changed.
-    ``abpn_fast.low_res`` has the defaults.
+    ``joined_convolution(weight, bias, slope)`` and ``attention(weight, bias, skip_weight, skip_bias, slope)``, of which
+    the first and the last may be None for filters they do not take, and calls ``give_back()`` after the first of them
+    ran; they are made again when ``arrangement(weight)`` has changed. ``abpn_fast.low_res`` has the defaults.
     """
     function: Callable[..., Any] = getattr(_module(backend), name, default)
     return function

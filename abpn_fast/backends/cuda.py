@@ -1,10 +1,10 @@
-"""Backend ``cuda``: the gated convolution in one CUDA C++ kernel (``csrc/cuda``, docs/gated_conv.md)."""
+"""Backend ``cuda``: each convolution of the retouching layer one CUDA C++ kernel (csrc/cuda, docs/gated_conv.md)."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from abpn_fast import native
 from abpn_fast.backends import reference
 from abpn_fast.backends.gated_conv_gradient import gated_conv_backward
 
-__all__ = ["gated_conv", "gated_conv_backward", "why_not"]
+__all__ = ["convolution", "gated_conv", "gated_conv_backward", "joined_convolution", "why_not"]
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _OLDEST_GPU = (8, 0)
@@ -59,7 +59,7 @@ def gated_conv(
         reference.gated_conv(features, skip, mask, weight, bias, skip_weight, skip_bias, negative_slope, out)
         return
     phased = _phased(skip.shape[0], skip.shape[2], skip.shape[3])
-    packed = _packed(weight, skip_weight, features.shape[1], mask is not None, phased)
+    packed = _packed(weight, skip_weight, _Way(features.shape[1], mask is not None, True, phased))
     torch.ops.abpn_fast_cuda.gated_conv(
         _readable(features),
         _readable(skip),
@@ -74,32 +74,75 @@ def gated_conv(
     )
 
 
+def convolution(weight: Tensor, bias: Tensor, stride: int, negative_slope: float) -> Callable[[Tensor], Tensor] | None:
+    """``leaky_relu(conv(x))`` of 3x3 filters, which must not change from now on; None for others."""
+    if weight.shape[2:] != (3, 3):
+        return None
+    return lambda x: _convolve(None, x, weight, bias, stride, negative_slope)
+
+
+def joined_convolution(weight: Tensor, bias: Tensor, negative_slope: float) -> Callable[[Tensor, Tensor], Tensor]:
+    """``leaky_relu(conv3x3(Cat(up(f), F_skip)))`` of even sizes; the filters must not change."""
+    return lambda features, skip: _convolve(features, skip, weight, bias, 1, negative_slope)
+
+
+def _convolve(
+    features: Tensor | None, skip: Tensor, weight: Tensor, bias: Tensor, stride: int, negative_slope: float
+) -> Tensor:
+    count, height, width = skip.shape[0], -(-skip.shape[2] // stride), -(-skip.shape[3] // stride)
+    out = skip.new_empty((count, height, width, len(bias))).permute(0, 3, 1, 2)
+    if out.numel() == 0:
+        return out
+    phased = features is not None and _phased(count, height, width)
+    channels = 0 if features is None else features.shape[1]
+    torch.ops.abpn_fast_cuda.convolution(
+        None if features is None else _readable(features),
+        _readable(skip),
+        _packed(weight, None, _Way(channels, False, False, phased)),
+        bias,
+        negative_slope,
+        stride,
+        phased,
+        torch.cuda.current_stream(skip.device).cuda_stream,
+        out,
+    )
+    return out
+
+
+class _Way(NamedTuple):
+    """How weights are packed: the channels of the features, whether a mask follows, whether half the filters gate."""
+
+    features: int
+    masked: bool
+    gated: bool
+    phased: bool
+
+
 class _Weights:
     """What was packed of one weight tensor, for each way to pack it, and the tensors' state at that time."""
 
     def __init__(self, skip_weight: Tensor | None, state: list[tuple[int, int]]) -> None:
         # Held, so that no other tensor takes its place in memory.
         self.skip_weight, self.state = skip_weight, state
-        self.packed: dict[tuple[int, bool, bool], Tensor] = {}
+        self.packed: dict[_Way, Tensor] = {}
 
 
 # Weights that need no gradient are packed once and kept as long as they live and stand unchanged.
 _cache: Any = WeakIdKeyDictionary()
 
 
-def _packed(weight: Tensor, skip_weight: Tensor | None, features: int, masked: bool, phased: bool) -> Tensor:
+def _packed(weight: Tensor, skip_weight: Tensor | None, way: _Way) -> Tensor:
     tensors = [tensor for tensor in (weight, skip_weight) if tensor is not None]
     if any(tensor.requires_grad or tensor.is_inference() for tensor in tensors):
-        return _pack(weight, skip_weight, features, masked, phased)
+        return _pack(weight, skip_weight, way)
     capturing = torch.cuda.is_current_stream_capturing()
     state = [(tensor.data_ptr(), tensor._version) for tensor in tensors]
-    way = (features, masked, phased)
     kept: _Weights | None = _cache.get(weight)
     if kept is None or kept.skip_weight is not skip_weight or kept.state != state:
         kept = _Weights(skip_weight, state)
     elif way in kept.packed:
         return _used(weight, kept.packed[way], capturing)
-    packed = _pack(weight, skip_weight, features, masked, phased)
+    packed = _pack(weight, skip_weight, way)
     # What a graph packs while it is captured is there only once the graph has run.
     if not capturing:
         # Once for these weights: from now on any stream may read them.
@@ -121,13 +164,13 @@ def _used(weight: Tensor, packed: Tensor, capturing: bool) -> Tensor:
 _captured: Any = WeakIdKeyDictionary()
 
 
-def _pack(weight: Tensor, skip_weight: Tensor | None, features: int, masked: bool, phased: bool) -> Tensor:
-    ops, out = torch.ops.abpn_fast_cuda, weight.shape[0] // 2
-    skip = weight.shape[1] - features - masked
-    size = ops.gated_conv_packed_size(features, skip, out, masked, skip_weight is not None, phased)
+def _pack(weight: Tensor, skip_weight: Tensor | None, way: _Way) -> Tensor:
+    ops, out = torch.ops.abpn_fast_cuda, weight.shape[0] // (1 + way.gated)
+    skip = weight.shape[1] - way.features - way.masked
+    kept = skip_weight is not None
+    size = ops.gated_conv_packed_size(way.features, skip, out, way.masked, kept, way.gated, way.phased)
     packed = weight.new_empty(size)
-    stream = torch.cuda.current_stream(weight.device).cuda_stream
-    ops.gated_conv_pack(weight, skip_weight, features, masked, phased, stream, packed)
+    ops.gated_conv_pack(weight, skip_weight, *way, torch.cuda.current_stream(weight.device).cuda_stream, packed)
     return packed
 
 

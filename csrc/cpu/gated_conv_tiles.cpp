@@ -1,4 +1,5 @@
-// The gated convolution by the GPU's plan, tile by tile, step by step and split by split, for tests of that plan.
+// The gated convolution, or a convolution alone, by the GPU's plan, tile by tile, step by step and split by split, for
+// tests of that plan.
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -46,7 +47,7 @@ float value(const Layer& layer, int source, int k, const Pixel& pixel) {
     return data.at(((int64_t{pixel.image} * plan.segment[source].channels + channel) * height + y) * width + x);
   };
   if (source == features_source) return at((plan.shape.height + 1) / 2, (plan.shape.width + 1) / 2, y, x);
-  if (source == skip_source) return at(plan.shape.height, plan.shape.width, y, x);
+  if (source == skip_source) return at(plan.shape.skip_height, plan.shape.skip_width, y, x);
   return resized_mask(plan, y, x,
                       [&](int row, int column) { return at(plan.shape.mask_height, plan.shape.mask_width, row, column); });
 }
@@ -54,7 +55,7 @@ float value(const Layer& layer, int source, int k, const Pixel& pixel) {
 // sums[filter set][channel of the tile][pixel of the tile], of one split.
 void add_split(const Layer& layer, int phase, int64_t first_pixel, int first_out, int split, std::vector<float>& sums) {
   const Plan& plan = layer.plan;
-  const int pixels = plan.tile.pixels, outs = std::min(plan.tile.outs, plan.shape.out - first_out);
+  const int pixels = plan.tile.pixels, outs = plan.tile.outs;
   std::vector<float> rows(step_size * pixels);
   for (int all = split_begin(plan, split); all < split_begin(plan, split + 1); ++all) {
     int step = all;
@@ -62,14 +63,14 @@ void add_split(const Layer& layer, int phase, int64_t first_pixel, int first_out
     for (int k = 0; k < step_size; ++k)
       for (int i = 0; i < pixels; ++i)
         rows[k * pixels + i] = value(layer, source, step * step_size + k, pixel_of(plan, phase, first_pixel + i));
-    for (int set = 0; set < filter_sets(plan, source); ++set)
-      for (int o = 0; o < outs; ++o) {
-        const int64_t row = int64_t{set} * plan.shape.out + first_out + o;
-        const float* weights = &layer.packed.at(packed_at(plan, source, phase, step) + row * step_size);
-        float* to = &sums[(set * plan.tile.outs + o) * pixels];
-        for (int k = 0; k < step_size; ++k)
-          for (int i = 0; i < pixels; ++i) to[i] += weights[k] * rows[k * pixels + i];
-      }
+    for (int row = 0; row < filter_sets(plan, source) * outs; ++row) {
+      const int filter = filter_in(plan, first_out, row);
+      if (filter < 0) continue;
+      const float* weights = &layer.packed.at(packed_at(plan, source, phase, step) + int64_t{filter} * step_size);
+      float* to = &sums[row * pixels];
+      for (int k = 0; k < step_size; ++k)
+        for (int i = 0; i < pixels; ++i) to[i] += weights[k] * rows[k * pixels + i];
+    }
   }
 }
 
@@ -77,17 +78,22 @@ void finish(const Layer& layer, int phase, int64_t first_pixel, int first_out, c
   const Plan& plan = layer.plan;
   const int pixels = plan.tile.pixels, out = plan.shape.out;
   const auto activated = [&](float x) { return x > 0 ? x : layer.slope * x; };
-  for (int o = 0; o < plan.tile.outs && first_out + o < out; ++o)
+  for (int o = 0; o < tile_channels(plan) && first_out + o < out; ++o)
     for (int i = 0; i < pixels; ++i) {
       const Pixel pixel = pixel_of(plan, phase, first_pixel + i);
       if (pixel.image < 0) continue;
       const auto sum = [&](int set) { return sums[(set * plan.tile.outs + o) * pixels + i]; };
       const int channel = first_out + o;
       const float f = activated(sum(feature_filter) + layer.bias[channel]);
+      float* to = reinterpret_cast<float*>(layer.out.address(pixel.image, channel, pixel.y, pixel.x));
+      if (!plan.shape.gated) {
+        *to = f;
+        continue;
+      }
       const float g = 1 / (1 + std::exp(-(sum(gate_filter) + layer.bias[out + channel])));
       float blended = f * g;
       if (plan.shape.kept) blended += activated(sum(skip_filter) + layer.skip_bias[channel]) * (1 - g);
-      *reinterpret_cast<float*>(layer.out.address(pixel.image, channel, pixel.y, pixel.x)) = blended;
+      *to = blended;
     }
 }
 
@@ -100,11 +106,11 @@ void compute(const Layer& layer, int64_t block) {
     std::vector<float> total(filters * set);
     for (int split = 0; split < plan.splits; ++split) {
       std::vector<float> sums(filters * set);
-      add_split(layer, phase, first_pixel, tile * plan.tile.outs, split, sums);
-      const size_t used = (split_has_skip(plan, split) ? filters : filters - 1) * set;
+      add_split(layer, phase, first_pixel, tile * tile_channels(plan), split, sums);
+      const size_t used = (split_has_third(plan, split) ? filters : filters - 1) * set;
       for (size_t i = 0; i < used; ++i) total[i] += sums[i];
     }
-    finish(layer, phase, first_pixel, tile * plan.tile.outs, total);
+    finish(layer, phase, first_pixel, tile * tile_channels(plan), total);
   }
 }
 
@@ -114,11 +120,19 @@ void gated_conv_tiles(Tensor features, Tensor skip, std::optional<Tensor> mask, 
                       std::optional<Tensor> skip_weight, std::optional<Tensor> skip_bias, double negative_slope,
                       int64_t kernel, bool phased, int64_t multiprocessors, Tensor out) {
   const auto size = [](const Tensor& tensor, int dimension) { return static_cast<int>(tensor.size(dimension)); };
-  const Shape shape{size(skip, 0),       size(skip, 2),
-                    size(skip, 3),       size(features, 1),
-                    size(skip, 1),       size(out, 1),
-                    mask ? size(*mask, 2) : 0, mask ? size(*mask, 3) : 0,
-                    skip_weight.has_value()};
+  const Shape shape{size(out, 0),
+                    size(out, 2),
+                    size(out, 3),
+                    size(features, 1),
+                    size(skip, 1),
+                    size(out, 1),
+                    mask ? size(*mask, 2) : 0,
+                    mask ? size(*mask, 3) : 0,
+                    skip_weight.has_value(),
+                    size(weight, 0) != size(out, 1),
+                    size(skip, 2) == size(out, 2) && size(skip, 3) == size(out, 3) ? 1 : 2,
+                    size(skip, 2),
+                    size(skip, 3)};
   Layer layer{plan_weights(shape, phased), {}, {}, floats(bias), {}, static_cast<float>(negative_slope), output(out)};
   plan_tiles(layer.plan, tile_of(static_cast<Kernel>(kernel)), static_cast<int>(multiprocessors));
   layer.source[features_source] = floats(features);

@@ -48,10 +48,8 @@ __device__ __forceinline__ void copy16(void* to, const void* from, bool valid) {
                : "memory");
 }
 
-__device__ __forceinline__ void copy16_once(void* to, const void* from, bool valid) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from),
-               "r"(valid ? 16 : 0)
-               : "memory");
+__device__ __forceinline__ void copy16_once(void* to, const void* from) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(from) : "memory");
 }
 
 __device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }

@@ -28,7 +28,7 @@ struct Place {
 __device__ __forceinline__ Place place_of(const Plan& plan, unsigned pixel_block, unsigned out_block, unsigned split) {
   const int phase = static_cast<int>(pixel_block / plan.pixel_tiles);
   const int64_t tile = pixel_block - phase * plan.pixel_tiles;
-  return {phase, static_cast<int>(split), static_cast<int>(out_block) * plan.tile.outs, tile * plan.tile.pixels,
+  return {phase, static_cast<int>(split), static_cast<int>(out_block) * tile_channels(plan), tile * plan.tile.pixels,
           int64_t{pixel_block} * plan.out_tiles + out_block};
 }
 
@@ -92,23 +92,24 @@ __device__ __forceinline__ int64_t out_offset(const Task& task, const Pixel& pix
 
 __device__ __forceinline__ float activated(float x, float slope) { return x > 0.0f ? x : slope * x; }
 
-// Two neighbouring output channels, of which the second may not exist.
+// Two neighbouring channels of the result, of which the second may not exist, and the biases of their filters.
 struct Pair {
   int count;
   int64_t offset;
-  float feature[2], gate[2], skip[2];
+  float bias[filters][2];
 };
 
 template <class T>
 __device__ __forceinline__ Pair pair_of(const Task& task, int channel) {
   const int channels = task.plan.shape.out;
-  Pair pair{channel + 1 < channels ? 2 : channel < channels ? 1 : 0, channel * task.out_stride[1], {}, {}, {}};
+  Pair pair{channel + 1 < channels ? 2 : channel < channels ? 1 : 0, channel * task.out_stride[1], {}};
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     if (i >= pair.count) break;
-    pair.feature[i] = to_float(static_cast<const T*>(task.bias)[channel + i]);
-    pair.gate[i] = to_float(static_cast<const T*>(task.bias)[channels + channel + i]);
-    if (task.plan.shape.kept) pair.skip[i] = to_float(static_cast<const T*>(task.skip_bias)[channel + i]);
+    const T* bias = static_cast<const T*>(task.bias) + channel + i;
+    pair.bias[feature_filter][i] = to_float(*bias);
+    if (task.plan.shape.gated) pair.bias[gate_filter][i] = to_float(bias[channels]);
+    if (task.plan.shape.kept) pair.bias[skip_filter][i] = to_float(static_cast<const T*>(task.skip_bias)[channel + i]);
   }
   return pair;
 }
@@ -127,22 +128,36 @@ struct alignas(2 * sizeof(T)) Two {
   T first, second;
 };
 
-// One pixel's results of a pair from their sums; `offset` is the pixel's, negative outside.
+// `offset` is the pixel's, negative outside.
 template <class T>
-__device__ __forceinline__ void store_pair(const Task& task, int64_t offset, const Pair& pair, const float* feature,
-                                           const float* gate, const float* skip) {
+__device__ __forceinline__ void store(const Task& task, int64_t offset, const Pair& pair, const Two<T>& results) {
   if (offset < 0 || pair.count == 0) return;
-  const auto result = [&](int i) {
-    return blended<T>(task, feature[i] + pair.feature[i], gate[i] + pair.gate[i], skip[i] + pair.skip[i]);
-  };
   T* to = static_cast<T*>(task.out) + offset + pair.offset;
-  const Two<T> both{result(0), result(1)};
   if (task.out_pairs && pair.count == 2) {
-    *reinterpret_cast<Two<T>*>(to) = both;
+    *reinterpret_cast<Two<T>*>(to) = results;
     return;
   }
-  to[0] = both.first;
-  if (pair.count == 2) to[task.out_stride[1]] = both.second;
+  to[0] = results.first;
+  if (pair.count == 2) to[task.out_stride[1]] = results.second;
+}
+
+// One pixel's results of a pair of channels from their sums.
+template <class T>
+__device__ __forceinline__ void store_gated(const Task& task, int64_t offset, const Pair& pair, const float* feature,
+                                            const float* gate, const float* skip) {
+  const auto result = [&](int i) {
+    return blended<T>(task, feature[i] + pair.bias[feature_filter][i], gate[i] + pair.bias[gate_filter][i],
+                      skip[i] + pair.bias[skip_filter][i]);
+  };
+  store<T>(task, offset, pair, {result(0), result(1)});
+}
+
+template <class T>
+__device__ __forceinline__ void store_alone(const Task& task, int64_t offset, const Pair& pair, const float* sum) {
+  const auto result = [&](int i) {
+    return from_float<T>(activated(sum[i] + pair.bias[feature_filter][i], task.slope));
+  };
+  store<T>(task, offset, pair, {result(0), result(1)});
 }
 
 // The place in `partial` of one thread's four sums.
@@ -153,11 +168,52 @@ __device__ __forceinline__ float4* partial_at(const Task& task, int split, int64
   return reinterpret_cast<float4*>(task.partial) + at * K::threads + threadIdx.x;
 }
 
+template <class K>
+__device__ __forceinline__ void finish_gated(const Task& task, const Place& place, const typename K::Tables& tables,
+                                             const float (&sum)[filters][K::fragments][4]) {
+  using T = typename K::Element;
+  Pair pair[K::pairs];
+#pragma unroll
+  for (int p = 0; p < K::pairs; ++p)
+    pair[p] = pair_of<T>(task, place.first_out + K::column(K::fragment(0, p), K::element(0, p)));
+#pragma unroll
+  for (int r = 0; r < K::rows; ++r) {
+    const int64_t offset = out_offset(task, tables.pixel[K::row(K::fragment(r, 0), K::element(r, 0))]);
+#pragma unroll
+    for (int p = 0; p < K::pairs; ++p) {
+      const int i = K::fragment(r, p), e = K::element(r, p);
+      store_gated<T>(task, offset, pair[p], &sum[feature_filter][i][e], &sum[gate_filter][i][e],
+                     &sum[skip_filter][i][e]);
+    }
+  }
+}
+
+template <class K>
+__device__ __forceinline__ void finish_alone(const Task& task, const Place& place, const typename K::Tables& tables,
+                                             const float (&sum)[filters][K::fragments][4]) {
+  using T = typename K::Element;
+  Pair pair[filters][K::pairs];
+#pragma unroll
+  for (int set = 0; set < filters; ++set)
+#pragma unroll
+    for (int p = 0; p < K::pairs; ++p)
+      pair[set][p] =
+          pair_of<T>(task, place.first_out + set * K::outs + K::column(K::fragment(0, p), K::element(0, p)));
+#pragma unroll
+  for (int r = 0; r < K::rows; ++r) {
+    const int64_t offset = out_offset(task, tables.pixel[K::row(K::fragment(r, 0), K::element(r, 0))]);
+#pragma unroll
+    for (int set = 0; set < filters; ++set)
+#pragma unroll
+      for (int p = 0; p < K::pairs; ++p)
+        store_alone<T>(task, offset, pair[set][p], &sum[set][K::fragment(r, p)][K::element(r, p)]);
+  }
+}
+
 // One tile of one split. K says how a step is loaded (Walk), how it is multiplied (Reader), and which of the sums a
 // thread holds: those of `rows` pixels and `pairs` of channels.
 template <class K>
 __device__ __forceinline__ void tile(const Task& task) {
-  using T = typename K::Element;
   const Plan& plan = task.plan;
   const Place place = place_of(plan, blockIdx.x, blockIdx.y, blockIdx.z);
   auto& tables = *reinterpret_cast<typename K::Tables*>(gpu::shared_memory());
@@ -166,8 +222,7 @@ __device__ __forceinline__ void tile(const Task& task) {
   gpu::synchronize();
 
   const int begin = split_begin(plan, place.split), end = split_begin(plan, place.split + 1);
-  const int skip_begin = plan.segment[features_source].steps;
-  const int skip_end = plan.shape.kept ? skip_begin + plan.segment[skip_source].steps : skip_begin;
+  const Steps third = steps_of_third(plan);
   typename K::Walk walk(task, place, tables, begin);
   const typename K::Reader reader;
   float sum[filters][K::fragments][4] = {};
@@ -184,7 +239,7 @@ __device__ __forceinline__ void tile(const Task& task) {
       walk.load(task, place, tables, stages + (slot == 0 ? K::stages - 1 : slot - 1) * K::stage_bytes);
     gpu::commit_copies();
     if (step >= begin) {
-      if (step >= skip_begin && step < skip_end)
+      if (step >= third.begin && step < third.end)
         reader.template multiply<filters>(stages + slot * K::stage_bytes, sum);
       else
         reader.template multiply<filters - 1>(stages + slot * K::stage_bytes, sum);
@@ -192,7 +247,7 @@ __device__ __forceinline__ void tile(const Task& task) {
     slot = slot + 1 == K::stages ? 0 : slot + 1;
   }
   if (plan.splits > 1) {
-    const int sets = split_has_skip(plan, place.split) ? filters : filters - 1;
+    const int sets = split_has_third(plan, place.split) ? filters : filters - 1;
 #pragma unroll
     for (int f = 0; f < filters; ++f)
 #pragma unroll
@@ -202,20 +257,10 @@ __device__ __forceinline__ void tile(const Task& task) {
               make_float4(sum[f][i][0], sum[f][i][1], sum[f][i][2], sum[f][i][3]);
     return;
   }
-  Pair pair[K::pairs];
-#pragma unroll
-  for (int p = 0; p < K::pairs; ++p)
-    pair[p] = pair_of<T>(task, place.first_out + K::column(K::fragment(0, p), K::element(0, p)));
-#pragma unroll
-  for (int r = 0; r < K::rows; ++r) {
-    const int64_t offset = out_offset(task, tables.pixel[K::row(K::fragment(r, 0), K::element(r, 0))]);
-#pragma unroll
-    for (int p = 0; p < K::pairs; ++p) {
-      const int i = K::fragment(r, p), e = K::element(r, p);
-      store_pair<T>(task, offset, pair[p], &sum[feature_filter][i][e], &sum[gate_filter][i][e],
-                    &sum[skip_filter][i][e]);
-    }
-  }
+  if (plan.shape.gated)
+    finish_gated<K>(task, place, tables, sum);
+  else
+    finish_alone<K>(task, place, tables, sum);
 }
 
 // Adds the sums of splits [begin, end), in their order, of which several are read at a time.
@@ -253,11 +298,19 @@ __device__ __forceinline__ void reduce(const Task& task) {
   float sum[filters][4] = {};
   add_splits<K>(task, place.block, feature_filter, fragment, 0, plan.splits, sum[feature_filter]);
   add_splits<K>(task, place.block, gate_filter, fragment, 0, plan.splits, sum[gate_filter]);
-  add_splits<K>(task, place.block, skip_filter, fragment, plan.skip_begin, plan.skip_end, sum[skip_filter]);
+  add_splits<K>(task, place.block, skip_filter, fragment, plan.third_begin, plan.third_end, sum[skip_filter]);
 #pragma unroll
-  for (int e = 0; e < 4; e += 2)
-    store_pair<T>(task, offset[e / 2], pair_of<T>(task, place.first_out + K::column(fragment, e)),
-                  &sum[feature_filter][e], &sum[gate_filter][e], &sum[skip_filter][e]);
+  for (int e = 0; e < 4; e += 2) {
+    const int channel = place.first_out + K::column(fragment, e);
+    if (plan.shape.gated) {
+      store_gated<T>(task, offset[e / 2], pair_of<T>(task, channel), &sum[feature_filter][e], &sum[gate_filter][e],
+                     &sum[skip_filter][e]);
+      continue;
+    }
+#pragma unroll
+    for (int set = 0; set < filters; ++set)
+      store_alone<T>(task, offset[e / 2], pair_of<T>(task, channel + set * K::outs), &sum[set][e]);
+  }
 }
 
 }  // namespace abpn::gated

@@ -37,16 +37,16 @@ struct Full {
 #pragma unroll 1
       for (int k = first_k(); k < step_size; k += lanes) load_pixels(task, tables, k, to + k * pixel_pitch);
       to += step_size * pixel_pitch;
-      const int sets = filter_sets(task.plan, source_), out = task.plan.shape.out;
-      for (int row = first_row(); row < sets * outs; row += loaded_rows) {
-        const int channel = place.first_out + row % outs;
-        const bool valid = channel < out;
-        const float* from = weights_ + (valid ? (row / outs * out + channel) * step_size : 0);
+      const int rows = filter_sets(task.plan, source_) * outs;
+      for (int row = first_row(); row < rows; row += loaded_rows) {
+        const int filter = filter_in(task.plan, place.first_out, row);
+        if (filter < 0) continue;
+        const float* from = weights_ + filter * step_size;
 #pragma unroll
         for (int k = 0; k < step_size; k += lanes)
-          gpu::copy4(to + (k + first_k()) * filter_pitch + row, from + k, valid);
+          gpu::copy4(to + (k + first_k()) * filter_pitch + row, from + k, true);
       }
-      weights_ += sets * out * step_size;
+      weights_ += packed_rows(task.plan, source_) * step_size;
       --left_;
     }
 

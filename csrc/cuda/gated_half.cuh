@@ -56,12 +56,11 @@ struct Half {
         load_mask(task, tables, stage);
       else
         load_elements(task, tables, stage);
-      const int64_t next_set = int64_t{loaded_rows / outs} * task.plan.shape.out * step_size;
       char* to = stage + to_ + pixels * row_bytes;
       const T* from = weights_;
 #pragma unroll
-      for (int i = 0; i < loaded_filters; ++i, from += next_set)
-        if (i < filters_) gpu::copy16_once(to + i * loaded_rows * row_bytes, from, has_weights_);
+      for (int i = 0; i < loaded_filters; ++i, from += next_filter_)
+        if (i < filters_) gpu::copy16_once(to + i * loaded_rows * row_bytes, from);
       weights_ += weights_of_step_;
       --left_;
     }
@@ -91,13 +90,18 @@ struct Half {
 #pragma unroll
         for (int i = 0; i < loaded_pixels; ++i) sight_[i].first += channel;
       }
-      const int sets = filter_sets(task.plan, source), out = task.plan.shape.out;
-      const int out_channel = place.first_out + first_row() % outs;
-      has_weights_ = out_channel < out;
-      filters_ = (sets * outs - static_cast<int>(first_row()) + loaded_rows - 1) / loaded_rows;
-      weights_of_step_ = sets * out * step_size;
+      const int rows = filter_sets(task.plan, source) * outs;
+      filters_ = 0;
+#pragma unroll
+      for (int i = 0; i < loaded_filters; ++i) {
+        const int row = first_row() + i * loaded_rows;
+        if (row < rows && filter_in(task.plan, place.first_out, row) >= 0) filters_ = i + 1;
+      }
+      next_filter_ = (task.plan.shape.gated ? loaded_rows / outs * task.plan.shape.out : loaded_rows) * step_size;
+      weights_of_step_ = packed_rows(task.plan, source) * step_size;
       weights_ = static_cast<const T*>(task.packed) + packed_at(task.plan, source, place.phase, step);
-      if (has_weights_) weights_ += (first_row() / outs * out + out_channel) * step_size + chunk() * 8;
+      if (filters_ > 0)
+        weights_ += int64_t{filter_in(task.plan, place.first_out, first_row())} * step_size + chunk() * 8;
     }
 
     __device__ __forceinline__ void load_vectors(const Task& task, const Tables& tables, char* to) {
@@ -157,8 +161,9 @@ struct Half {
 
     // Of the stage: where the thread's first chunk lies.
     unsigned to_;
-    int source_, left_, tap_, channels_left_, filters_, weights_of_step_;
-    bool has_weights_;
+    int source_, left_, tap_, channels_left_;
+    // Of the thread's filters: how many exist, and where the first is; rows of others are never written, nor used.
+    int filters_, next_filter_, weights_of_step_;
     const T* weights_;
     Sight<T> sight_[loaded_pixels];
   };

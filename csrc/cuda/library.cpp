@@ -74,25 +74,51 @@ bool phased(int64_t count, int64_t height, int64_t width) {
   return worth_phases({small(count), small(height), small(width), 0, 0, 0, 0, 0, false});
 }
 
-Plan weights_plan(int64_t features, int64_t skip, int64_t out, bool masked, bool kept, bool phased) {
-  return plan_weights({0, 0, 0, small(features), small(skip), small(out), masked, masked, kept}, phased);
+Plan weights_plan(int64_t features, int64_t skip, int64_t out, bool masked, bool kept, bool gated, bool phased) {
+  return plan_weights({0, 0, 0, small(features), small(skip), small(out), masked, masked, kept, gated}, phased);
 }
 
-int64_t packed_numbers(int64_t features, int64_t skip, int64_t out, bool masked, bool kept, bool phased) {
-  return packed_size(weights_plan(features, skip, out, masked, kept, phased));
+int64_t packed_numbers(int64_t features, int64_t skip, int64_t out, bool masked, bool kept, bool gated, bool phased) {
+  return packed_size(weights_plan(features, skip, out, masked, kept, gated, phased));
 }
 
-// The weights in the order in which the kernels read them.
-void pack(Tensor weight, std::optional<Tensor> skip_weight, int64_t features, bool masked, bool phased, int64_t stream,
-          Tensor packed) {
-  const int64_t out = weight.size(0) / 2, skip = weight.size(1) - features - masked;
-  const Plan plan = weights_plan(features, skip, out, masked, skip_weight.has_value(), phased);
+// The weights in the order in which the kernels read them; not gated: of a convolution alone.
+void pack(Tensor weight, std::optional<Tensor> skip_weight, int64_t features, bool masked, bool gated, bool phased,
+          int64_t stream, Tensor packed) {
+  const int64_t out = gated ? weight.size(0) / 2 : weight.size(0), skip = weight.size(1) - features - masked;
+  const Plan plan = weights_plan(features, skip, out, masked, skip_weight.has_value(), gated, phased);
   check_tensor("packed", packed, {packed_size(plan)}, weight);
-  check_tensor("weight", weight, {2 * out, features + skip + masked, 3, 3}, packed);
+  check_tensor("weight", weight, {gated ? 2 * out : out, features + skip + masked, 3, 3}, packed);
   if (skip_weight) check_tensor("skip_weight", *skip_weight, {out, skip, 3, 3}, packed);
   const torch::stable::accelerator::DeviceGuard guard(weight.get_device_index());
   check_launch(launch_packing(plan, weight_view(weight), skip_weight ? weight_view(*skip_weight) : Weight{},
                               packed.mutable_data_ptr(), type_of(weight), reinterpret_cast<void*>(stream)));
+}
+
+// Plans and launches what `task` says of sources, biases and slope.
+void launch_on(Task& task, const Shape& shape, bool phased, const Tensor& packed, const Tensor& skip, int64_t stream,
+               const Tensor& out) {
+  check(!phased || (shape.height % 2 == 0 && shape.width % 2 == 0), "phases ask for an even height and width");
+  task.plan = plan_weights(shape, phased);
+  check_tensor("packed", packed, {packed_size(task.plan)}, skip);
+  const int device = skip.get_device_index();
+  const torch::stable::accelerator::DeviceGuard guard(device);
+  const Type type = type_of(skip);
+  const Kernel kernel = type == Type::single ? Kernel::full : half_kernel(task.plan);
+  plan_tiles(task.plan, tile_of(kernel), multiprocessors(device));
+
+  const View result = view_of(out.mutable_data_ptr(), out.sizes().data(), out.strides().data());
+  for (int i = 0; i < 4; ++i) task.out_stride[i] = result.stride[i];
+  task.out = out.mutable_data_ptr();
+  task.out_pairs = type != Type::single && steps_by(result, 2);
+  task.packed = packed.const_data_ptr();
+  // From PyTorch's allocator, so that a CUDA graph can capture it; on the current stream, which is also the kernels'.
+  std::optional<Tensor> partial;
+  if (const int64_t size = partial_size(task.plan, kernel)) {
+    partial = torch::stable::new_empty(skip, {size}, ScalarType::Float);
+    task.partial = static_cast<float*>(partial->mutable_data_ptr());
+  }
+  check_launch(launch(task, kernel, type, reinterpret_cast<void*>(stream)));
 }
 
 // `packed` as `pack` makes it; biases contiguous; on `stream`, a cudaStream_t.
@@ -105,38 +131,55 @@ void gated_conv(Tensor features, Tensor skip, std::optional<Tensor> mask, Tensor
   if (skip_bias) check_tensor("skip_bias", *skip_bias, {channels}, skip);
   check_tensor("out", out, {count, channels, height, width}, skip);
   check(bias.is_contiguous() && (!skip_bias || skip_bias->is_contiguous()), "biases must be contiguous");
-  check(!phased || (height % 2 == 0 && width % 2 == 0), "phases ask for an even height and width");
 
+  const Shape shape{small(count),
+                    small(height),
+                    small(width),
+                    small(features.size(1)),
+                    small(skip.size(1)),
+                    small(channels),
+                    mask ? small(mask->size(2)) : 0,
+                    mask ? small(mask->size(3)) : 0,
+                    skip_bias.has_value()};
   Task task{};
-  task.plan = plan_weights({small(count), small(height), small(width), small(features.size(1)), small(skip.size(1)),
-                            small(channels), mask ? small(mask->size(2)) : 0, mask ? small(mask->size(3)) : 0,
-                            skip_bias.has_value()},
-                           phased);
-  check_tensor("packed", packed, {packed_size(task.plan)}, skip);
-  const int device = skip.get_device_index();
-  const torch::stable::accelerator::DeviceGuard guard(device);
-  const Type type = type_of(skip);
-  const Kernel kernel = type == Type::single ? Kernel::full : half_kernel(task.plan);
-  plan_tiles(task.plan, tile_of(kernel), multiprocessors(device));
-
   task.source[features_source] = view(features);
   task.source[skip_source] = view(skip);
   if (mask) task.source[mask_source] = view(*mask);
-  const View result = view_of(out.mutable_data_ptr(), out.sizes().data(), out.strides().data());
-  for (int i = 0; i < 4; ++i) task.out_stride[i] = result.stride[i];
-  task.out = out.mutable_data_ptr();
-  task.out_pairs = type != Type::single && steps_by(result, 2);
-  task.packed = packed.const_data_ptr();
   task.bias = bias.const_data_ptr();
   task.skip_bias = skip_bias ? skip_bias->const_data_ptr() : nullptr;
   task.slope = static_cast<float>(negative_slope);
-  // From PyTorch's allocator, so that a CUDA graph can capture it; on the current stream, which is also the kernels'.
-  std::optional<Tensor> partial;
-  if (const int64_t size = partial_size(task.plan, kernel)) {
-    partial = torch::stable::new_empty(skip, {size}, ScalarType::Float);
-    task.partial = static_cast<float*>(partial->mutable_data_ptr());
-  }
-  check_launch(launch(task, kernel, type, reinterpret_cast<void*>(stream)));
+  launch_on(task, shape, phased, packed, skip, stream, out);
+}
+
+// leaky(conv3x3(Cat(up(features), skip))), or of skip alone with a stride of 1 or 2.
+void convolution(std::optional<Tensor> features, Tensor skip, Tensor packed, Tensor bias, double negative_slope,
+                 int64_t stride, bool phased, int64_t stream, Tensor out) {
+  check(stride == 1 || (stride == 2 && !features), "the stride must be 1, or 2 without features");
+  const int64_t count = skip.size(0), height = skip.size(2), width = skip.size(3), channels = out.size(1);
+  check_tensor("out", out, {count, channels, (height + stride - 1) / stride, (width + stride - 1) / stride}, skip);
+  if (features) check_tensor("features", *features, {count, -1, (height + 1) / 2, (width + 1) / 2}, skip);
+  check_tensor("bias", bias, {channels}, skip);
+  check(bias.is_contiguous(), "bias must be contiguous");
+
+  const Shape shape{small(count),
+                    small(out.size(2)),
+                    small(out.size(3)),
+                    features ? small(features->size(1)) : 0,
+                    small(skip.size(1)),
+                    small(channels),
+                    0,
+                    0,
+                    false,
+                    false,
+                    static_cast<int>(stride),
+                    small(height),
+                    small(width)};
+  Task task{};
+  if (features) task.source[features_source] = view(*features);
+  task.source[skip_source] = view(skip);
+  task.bias = bias.const_data_ptr();
+  task.slope = static_cast<float>(negative_slope);
+  launch_on(task, shape, phased, packed, skip, stream, out);
 }
 
 }  // namespace
@@ -145,13 +188,17 @@ void gated_conv(Tensor features, Tensor skip, std::optional<Tensor> mask, Tensor
 STABLE_TORCH_LIBRARY(abpn_fast_cuda, library) {
   library.def("gated_conv_phased(int count, int height, int width) -> bool");
   library.def(
-      "gated_conv_packed_size(int features, int skip, int out, bool masked, bool kept, bool phased) -> int");
+      "gated_conv_packed_size(int features, int skip, int out, bool masked, bool kept, bool gated, bool phased) -> "
+      "int");
   library.def(
-      "gated_conv_pack(Tensor weight, Tensor? skip_weight, int features, bool masked, bool phased, int stream, "
-      "Tensor(a!) packed) -> ()");
+      "gated_conv_pack(Tensor weight, Tensor? skip_weight, int features, bool masked, bool gated, bool phased, "
+      "int stream, Tensor(a!) packed) -> ()");
   library.def(
       "gated_conv(Tensor features, Tensor skip, Tensor? mask, Tensor packed, Tensor bias, Tensor? skip_bias, "
       "float negative_slope, bool phased, int stream, Tensor(a!) out) -> ()");
+  library.def(
+      "convolution(Tensor? features, Tensor skip, Tensor packed, Tensor bias, float negative_slope, int stride, "
+      "bool phased, int stream, Tensor(a!) out) -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(abpn_fast_cuda, CompositeExplicitAutograd, library) {
@@ -162,6 +209,7 @@ STABLE_TORCH_LIBRARY_IMPL(abpn_fast_cuda, CompositeExplicitAutograd, library) {
 STABLE_TORCH_LIBRARY_IMPL(abpn_fast_cuda, CUDA, library) {
   library.impl("gated_conv_pack", TORCH_BOX(&abpn::pack));
   library.impl("gated_conv", TORCH_BOX(&abpn::gated_conv));
+  library.impl("convolution", TORCH_BOX(&abpn::convolution));
 }
 
 // `import abpn_fast._C_cuda` loads the library, and loading it registers the operators.

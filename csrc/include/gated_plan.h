@@ -1,5 +1,6 @@
-// How one gated convolution is cut into tiles, and where each number of its virtual concatenation comes from: plain
-// index arithmetic, compiled for the GPU's kernels, their launches and the twin that checks both on a CPU.
+// How one gated convolution, or a convolution alone, is cut into tiles, and where each number of its virtual
+// concatenation comes from: plain index arithmetic, compiled for the GPU's kernels, their launches and the twin that
+// checks both on a CPU.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +18,8 @@ namespace abpn::gated {
 constexpr int step_size = 32;
 
 enum Source { features_source = 0, skip_source = 1, mask_source = 2, sources = 3 };
-// Filters of a tile: those of F and of G, and of S where the skip is kept.
+// Filters of a tile: those of F and of G, and of S where the skip is kept. A convolution alone has three parts of one
+// set.
 enum Filter { feature_filter = 0, gate_filter = 1, skip_filter = 2, filters = 3 };
 
 struct Shape {
@@ -26,6 +28,9 @@ struct Shape {
   // 0 without a mask.
   int mask_height, mask_width;
   bool kept;
+  // Else leaky(F) alone, whose skip may have a stride of 2 and then has a size of its own.
+  bool gated = true;
+  int stride = 1, skip_height = 0, skip_width = 0;
 };
 
 // k of one source: blocks of `run` channels, in each the taps, in each the channels of the block.
@@ -53,8 +58,8 @@ struct Plan {
   Tile tile;
   int64_t pixel_tiles;  // of one class
   int out_tiles, splits;
-  // The splits that meet S's filters; `reduce` would else divide for every split.
-  int skip_begin, skip_end;
+  // The splits that meet the third set of filters; `reduce` would else divide for every split.
+  int third_begin, third_end;
 };
 
 struct Pixel {
@@ -65,11 +70,25 @@ struct Pixel {
 ABPN_BOTH int64_t parts(int64_t whole, int64_t part) { return (whole + part - 1) / part; }
 
 ABPN_BOTH int classes(const Plan& plan) { return plan.phased ? 4 : 1; }
-ABPN_BOTH int filter_sets(const Plan& plan) { return plan.shape.kept ? 3 : 2; }
 // Filters that meet a source: S's only the skip.
-ABPN_BOTH int filter_sets(const Plan& plan, int source) { return source == skip_source && plan.shape.kept ? 3 : 2; }
+ABPN_BOTH int filter_sets(const Plan& plan, int source) {
+  return !plan.shape.gated || (source == skip_source && plan.shape.kept) ? 3 : 2;
+}
 
-ABPN_BOTH int packed_rows(const Plan& plan, int source) { return filter_sets(plan, source) * plan.shape.out; }
+ABPN_BOTH int packed_rows(const Plan& plan, int source) {
+  return plan.shape.gated ? filter_sets(plan, source) * plan.shape.out : plan.shape.out;
+}
+
+// Channels of the result that a tile computes.
+ABPN_BOTH int tile_channels(const Plan& plan) { return plan.shape.gated ? plan.tile.outs : filters * plan.tile.outs; }
+
+// The filter, as they are packed, in row `row` of a tile's weights; negative past the last channel.
+ABPN_BOTH int filter_in(const Plan& plan, int first_out, int row) {
+  const int out = plan.shape.out;
+  if (!plan.shape.gated) return first_out + row < out ? first_out + row : -1;
+  const int set = row / plan.tile.outs, channel = first_out + row - set * plan.tile.outs;
+  return channel < out ? set * out + channel : -1;
+}
 
 ABPN_BOTH int64_t packed_size(const Plan& plan, int source) {
   const int64_t size = int64_t{plan.segment[source].steps} * packed_rows(plan, source) * step_size;
@@ -104,6 +123,7 @@ ABPN_BOTH float scale_of(int size, int resized) { return static_cast<float>(size
 inline Plan plan_weights(const Shape& shape, bool phased) {
   Plan plan{};
   plan.shape = shape;
+  if (shape.stride == 1) plan.shape.skip_height = shape.height, plan.shape.skip_width = shape.width;
   plan.phased = phased;
   plan.segment[features_source] = segment_of(shape.features, phased ? 4 : 9);
   plan.segment[skip_source] = segment_of(shape.skip, 9);
@@ -135,38 +155,52 @@ inline Tile tile_of(Kernel kernel) {
 
 // The kernel for half precisions.
 inline Kernel half_kernel(const Plan& plan) {
-  if (plan.shape.out <= narrow_tile.outs) return Kernel::narrow;
-  return plan.shape.out > middle_tile.outs && class_pixels(plan) > middle_tile.pixels ? Kernel::wide : Kernel::middle;
+  const int sets = plan.shape.gated ? 1 : filters;
+  if (plan.shape.out <= sets * narrow_tile.outs) return Kernel::narrow;
+  const bool wide = plan.shape.out > sets * middle_tile.outs && class_pixels(plan) > middle_tile.pixels;
+  return wide ? Kernel::wide : Kernel::middle;
 }
 
 // The first step of split `index`: equal shares of the cost, which is that of the filters a step meets.
 ABPN_BOTH int split_begin(const Plan& plan, int index) {
   const int64_t features = plan.segment[0].steps, skip = plan.segment[1].steps, mask = plan.segment[2].steps;
-  const int64_t of_skip = filter_sets(plan, skip_source);
-  const int64_t share = (2 * (features + mask) + of_skip * skip) * index / plan.splits;
-  if (share <= 2 * features) return static_cast<int>(share / 2);
-  const int64_t after = share - 2 * features;
+  const int64_t of_skip = filter_sets(plan, skip_source), of_others = filter_sets(plan, features_source);
+  const int64_t share = (of_others * (features + mask) + of_skip * skip) * index / plan.splits;
+  if (share <= of_others * features) return static_cast<int>(share / of_others);
+  const int64_t after = share - of_others * features;
   if (after <= of_skip * skip) return static_cast<int>(features + after / of_skip);
-  return static_cast<int>(features + skip + (after - of_skip * skip) / 2);
+  return static_cast<int>(features + skip + (after - of_skip * skip) / of_others);
 }
 
-// Whether a split meets S's filters.
-ABPN_BOTH bool split_has_skip(const Plan& plan, int index) {
-  const int first = plan.segment[0].steps, last = first + plan.segment[1].steps;
-  return plan.shape.kept && split_begin(plan, index) < last && split_begin(plan, index + 1) > first;
+// The steps that meet the third set of filters.
+struct Steps {
+  int begin, end;
+};
+ABPN_BOTH Steps steps_of_third(const Plan& plan) {
+  const int features = plan.segment[0].steps, skip = plan.segment[1].steps;
+  if (!plan.shape.gated) return {0, steps(plan)};
+  return {features, plan.shape.kept ? features + skip : features};
+}
+
+ABPN_BOTH bool split_has_third(const Plan& plan, int index) {
+  const Steps third = steps_of_third(plan);
+  return third.begin < third.end && split_begin(plan, index) < third.end && split_begin(plan, index + 1) > third.begin;
 }
 
 // k is split between blocks of threads until they fill the GPU, each with at least four steps.
 inline void plan_tiles(Plan& plan, Tile tile, int multiprocessors) {
   plan.tile = tile;
   plan.pixel_tiles = parts(class_pixels(plan), tile.pixels);
-  plan.out_tiles = static_cast<int>(parts(plan.shape.out, tile.outs));
+  plan.out_tiles = static_cast<int>(parts(plan.shape.out, tile_channels(plan)));
   const int64_t blocks = plan.pixel_tiles * classes(plan) * plan.out_tiles;
   const int64_t most = steps(plan) / 4, wanted = blocks ? int64_t{multiprocessors} * tile.resident / blocks : 1;
   plan.splits = static_cast<int>(wanted < 1 || most < 1 ? 1 : wanted < most ? wanted : most);
-  plan.skip_begin = plan.skip_end = 0;
-  for (int split = plan.splits - 1; split >= 0; --split)
-    if (split_has_skip(plan, split)) plan.skip_begin = split, plan.skip_end = plan.skip_end ? plan.skip_end : split + 1;
+  plan.third_begin = plan.third_end = 0;
+  for (int split = 0; split < plan.splits; ++split) {
+    if (!split_has_third(plan, split)) continue;
+    if (plan.third_end == 0) plan.third_begin = split;
+    plan.third_end = split + 1;
+  }
 }
 
 // From a step of all to one of its source.
@@ -221,14 +255,17 @@ ABPN_BOTH bool has_classes(const Plan& plan, int source) { return source == feat
 ABPN_BOTH bool is_doubled(const Plan& plan, int source) { return source == features_source && !plan.phased; }
 
 ABPN_BOTH Window window(const Plan& plan, int source, const Pixel& pixel) {
-  const int y = pixel.y - 1, x = pixel.x - 1;
+  const int stride = source == skip_source ? plan.shape.stride : 1;
+  const int y = stride * pixel.y - 1, x = stride * pixel.x - 1;
   if (has_classes(plan, source)) {
     const unsigned rows = places_inside(y >> 1, plan.shape.height / 2);
     const unsigned columns = places_inside(x >> 1, plan.shape.width / 2) & 3;
     const unsigned taps = columns * ((rows & 1) | (rows & 2) << 1);
     return {y >> 1, x >> 1, pixel.image < 0 ? 0 : taps, 0, 0};
   }
-  const unsigned rows = places_inside(y, plan.shape.height), columns = places_inside(x, plan.shape.width);
+  const bool skip = source == skip_source;
+  const unsigned rows = places_inside(y, skip ? plan.shape.skip_height : plan.shape.height);
+  const unsigned columns = places_inside(x, skip ? plan.shape.skip_width : plan.shape.width);
   // A row of taps is three bits.
   const unsigned taps = pixel.image < 0 ? 0 : columns * ((rows & 1) | (rows & 2) << 2 | (rows & 4) << 4);
   if (is_doubled(plan, source)) return {y >> 1, x >> 1, taps, y & 1, x & 1};

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import conv2d, interpolate, leaky_relu
 
 import abpn_fast
 from abpn_fast import backends, native, reference
@@ -21,6 +22,12 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is n
 BASE = [(512, 512, 512, 8), (512, 512, 512, 16), (512, 256, 256, 32), (256, 128, 128, 64), (128, 64, 64, 128)]
 SMALL = [(128, 128, 128, 8), (128, 128, 128, 16), (128, 64, 64, 32), (64, 32, 32, 64), (32, 16, 16, 128)]
 MODULES = [*BASE, (64, 3, 3, 256), *SMALL, (16, 3, 3, 256)]
+# (features, skip, out, size, stride) of the mask branch and the encoder of "base", and odd ones.
+CONVOLUTIONS = [
+    *((512, 512, 512, 8, 1), (512, 512, 512, 16, 1), (512, 256, 256, 32, 1), (256, 128, 128, 64, 1)),
+    *((0, 3, 64, 256, 2), (0, 64, 128, 128, 2), (0, 128, 256, 64, 2), (0, 256, 512, 32, 2), (0, 512, 512, 8, 2)),
+    *((9, 7, 5, 6, 1), (0, 40, 25, 7, 2), (0, 5, 100, 9, 1)),
+]
 
 
 def inputs(
@@ -49,11 +56,14 @@ def check(given: Inputs) -> Tensor:
     """Within twice the error of the reference in the same dtype, against float64."""
     result = abpn_fast.ops.gated_conv(**given, backend="cuda")
     exact = reference.gated_conv(**{k: v.double() if isinstance(v, Tensor) else v for k, v in given.items()})
-    plain = reference.gated_conv(**given)
+    within_budget(result, reference.gated_conv(**given), exact)
+    return result
+
+
+def within_budget(result: Tensor, plain: Tensor, exact: Tensor) -> None:
     found, allowed = ((each.double() - exact).abs().max().item() for each in (result, plain))
     ulps = 4 * torch.finfo(result.dtype).eps * exact.abs().max().item()
     assert found <= 2 * allowed + ulps, f"off by {found:.3g} where {2 * allowed + ulps:.3g} is allowed"
-    return result
 
 
 @needs_gpu
@@ -81,6 +91,30 @@ class TestOnTheGPU:
         assert_same_bits(abpn_fast.ops.gated_conv(**given, backend="cuda"), result)
         plain = {k: v.contiguous() if isinstance(v, Tensor) else v for k, v in given.items()}
         assert_same_bits(abpn_fast.ops.gated_conv(**plain, backend="cuda"), result)
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+    @pytest.mark.parametrize("shape", CONVOLUTIONS, ids=str)
+    def test_convolutions(self, shape: tuple[int, int, int, int, int], dtype: torch.dtype) -> None:
+        features, skip, out, size, stride = shape
+        for count in (1, 2):
+            given = inputs(max(features, 1), skip, out, (size, size), count=count, dtype=dtype)
+            weight, bias = given["weight"][:out, : features + skip].contiguous(), given["bias"][:out].contiguous()
+
+            def run(dtype: torch.dtype, given: Inputs = given, weight: Tensor = weight, bias: Tensor = bias) -> Tensor:
+                joined = given["skip"]
+                if features:
+                    doubled = interpolate(given["features"], scale_factor=2, mode="nearest")
+                    joined = torch.cat([doubled, joined], 1)
+                return leaky_relu(conv2d(*(x.to(dtype) for x in (joined, weight, bias)), stride, padding=1), 0.2)
+
+            if features:
+                result = cuda.joined_convolution(weight, bias, 0.2)(given["features"], given["skip"])
+            else:
+                convolution = cuda.convolution(weight, bias, stride, 0.2)
+                assert convolution is not None
+                result = convolution(given["skip"])
+            assert result.dtype == dtype
+            within_budget(result, run(dtype), run(torch.float64))
 
     def test_changed_weights_are_seen(self) -> None:
         given = inputs(16, 8, 24, (10, 12))

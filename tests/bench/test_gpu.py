@@ -20,7 +20,7 @@ import torch
 
 import abpn_fast
 from abpn_fast import backends
-from bench import gpu, gpu_candidates, gpu_measure, pyramid
+from bench import gpu, gpu_candidates, gpu_layer, gpu_measure, pyramid
 from tests.backends import sanitize_cuda
 
 CPU = ("ours", "ours_uint8", "eager", "ours_float16")
@@ -40,11 +40,14 @@ def test_cases() -> None:
     found = list(gpu.cases())
     assert len(found) == len(set(found))
     assert {case.candidate for case in found} == set(gpu_candidates.NETWORKS)
-    assert found[0] == gpu.Case("ours_float16", 4096, 4096, 1)
+    assert found[0] == gpu.Case("ours_float16", 4096, 4096, 1, "base")
+    assert {case[:4] for case in found if case.network == "base"} < {
+        case[:4] for case in found if case.network == "small"
+    }
     compiled = [case.candidate in ("compiled", "autotuned") for case in found]
     assert compiled == sorted(compiled)
     for name in ("ours", "eager"):
-        shapes = {case[1:] for case in found if case.candidate == name}
+        shapes = {case[1:4] for case in found if case.candidate == name}
         assert shapes == {(*size, batch) for size in gpu.SIZES for batch in (1, 4)}
 
 
@@ -171,6 +174,30 @@ def test_operators_that_differ(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["adaptive_blend"] == "RuntimeError: out of registers"
 
 
+@torch.no_grad()
+def test_the_layer_step_by_step(tmp_path: Path) -> None:
+    options = {"dtype": torch.float32, "backend": "reference", "side": 64}
+    gpu.time_layer(record(tmp_path), "small", **options)
+    found = written(tmp_path)
+    names = [(row["extra_info"]["row"], row["extra_info"]["column"]) for row in found["benchmarks"]]
+    # Six blocks of the encoder, four of the mask, six attentive modules, and the whole; graphs need a GPU.
+    assert len(names) == 2 * 17 == len(set(names))
+    assert names[0] == ("encoder, 3 to 16 channels, 32 x 32", "PyTorch")
+    assert names[-3] == ("attention, 16 + 3 + 1 to 3 channels, 64 x 64", "abpn_fast")
+    assert [entry["row"] for entry in found["refused"]] == ["whole, CUDA graph"]
+
+
+@torch.no_grad()
+def test_a_wrong_step_is_not_timed() -> None:
+    layer = gpu_layer.whole("small", torch.float32, "cpu", "reference", 64)
+    step = next(gpu_layer.steps(layer))
+    assert set(gpu_layer.step_rows(step, "cpu")) == {"PyTorch", "abpn_fast"}
+    assert "differs" in gpu_layer.step_rows(step._replace(ours=lambda: step.plain() + 1e-3), "cpu")["refusal"]
+    doubled = [lambda *arguments, last=last: 2 * last(*arguments) for last in layer.ours.attention]
+    wrong = layer._replace(ours=layer.ours._replace(attention=doubled))
+    assert "differs" in gpu_layer.whole_rows(wrong, "cpu", graphed=False)["refusal"]
+
+
 @pytest.mark.parametrize("name", ["ours_uint8", "float16"])
 def test_warm(name: str) -> None:
     gpu_candidates.warm(name, 300, 270, 1, "cpu")
@@ -193,6 +220,7 @@ def written(folder: Path) -> dict[str, Any]:
 
 def test_out_of_time_and_failures_stand_in_the_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "time_operators", lambda record: None)
+    monkeypatch.setattr(gpu, "time_layer", lambda record, network: None)
     cases = [gpu.Case("eager", 64, 48, 1), gpu.Case("compiled", 64, 48, 1), gpu.Case("ours", 64, 48, 1)]
     monkeypatch.setattr(gpu, "cases", lambda: cases)
     row = {"stats": {"min": 1.0}, "extra_info": {"peak_beyond_input": 3}}

@@ -171,7 +171,7 @@ inline void copy4(void* to, const void* from, bool valid) {
 inline void copy16(void* to, const void* from, bool valid) {
   Block::current()->copy({static_cast<char*>(to), static_cast<const char*>(from), 16, valid});
 }
-inline void copy16_once(void* to, const void* from, bool valid) { copy16(to, from, valid); }
+inline void copy16_once(void* to, const void* from) { copy16(to, from, true); }
 inline void commit_copies() { Block::current()->commit(); }
 template <int Pending>
 void wait_for_copies() {

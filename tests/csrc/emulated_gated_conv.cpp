@@ -52,8 +52,8 @@ std::vector<T> packed(const Plan& plan, const T* weight, const T* skip_weight) {
 
 }  // namespace
 
-// shape: count, height, width, features, skip, out, mask height, mask width, kept, phased; sizes and strides of features,
-// skip, mask and result; weights contiguous. Returns null or what went wrong.
+// shape: count, height, width, features, skip, out, mask height, mask width, kept, phased, gated, stride; sizes and strides
+// of features, skip, mask and result; weights contiguous. Returns null or what went wrong.
 extern "C" const char* emulate(const int64_t* shape, int kernel, int type, int multiprocessors, unsigned seed,
                                const void* const* source, const int64_t (*size)[4], const int64_t (*stride)[4],
                                const void* weight, const void* skip_weight, const void* bias, const void* skip_bias,
@@ -61,7 +61,10 @@ extern "C" const char* emulate(const int64_t* shape, int kernel, int type, int m
   try {
     const auto at = [&](int i) { return static_cast<int>(shape[i]); };
     Task task{};
-    task.plan = plan_weights({at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7), at(8) != 0}, at(9) != 0);
+    const int skip_height = static_cast<int>(size[skip_source][2]), skip_width = static_cast<int>(size[skip_source][3]);
+    task.plan = plan_weights({at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7), at(8) != 0, at(10) != 0, at(11),
+                              skip_height, skip_width},
+                             at(9) != 0);
     plan_tiles(task.plan, tile_of(static_cast<Kernel>(kernel)), multiprocessors);
     for (int i = 0; i < sources; ++i) task.source[i] = view_of(source[i], size[i], stride[i]);
     const View result = view_of(out, size[sources], stride[sources]);

@@ -54,7 +54,7 @@ def _library() -> ctypes.CDLL:
 
 
 def gated_conv(
-    features: Tensor,
+    features: Tensor | None,
     skip: Tensor,
     mask: Tensor | None,
     weight: Tensor,
@@ -68,18 +68,20 @@ def gated_conv(
     phased: bool,
     multiprocessors: int,
     seed: int = 0,
+    gated: bool = True,
+    stride: int = 1,
 ) -> None:
-    """As backend cuda's, with the kernel named and, by the number of multiprocessors, the splits."""
+    """As backend cuda's, with the kernel named and, by the number of multiprocessors, the splits; or a convolution."""
     weight, bias = weight.contiguous(), bias.contiguous()
     skip_weight = None if skip_weight is None else skip_weight.contiguous()
     skip_bias = None if skip_bias is None else skip_bias.contiguous()
-    count, channels, height, width = skip.shape
-    shape = [count, height, width, features.shape[1], channels, out.shape[1]]
-    shape += [*(mask.shape[2:] if mask is not None else (0, 0)), skip_weight is not None, phased]
+    count, channels, height, width = out.shape
+    shape = [count, height, width, 0 if features is None else features.shape[1], skip.shape[1], channels]
+    shape += [*(mask.shape[2:] if mask is not None else (0, 0)), skip_weight is not None, phased, gated, stride]
     sources = (features, skip, mask)
     layouts = [(out if source is None else source) for source in (*sources, out)]
     error = _library().emulate(
-        (ctypes.c_int64 * 10)(*map(int, shape)),
+        (ctypes.c_int64 * 12)(*map(int, shape)),
         KERNELS.index(kernel),
         _TYPES.index(skip.dtype),
         multiprocessors,

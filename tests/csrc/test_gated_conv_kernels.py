@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import conv2d, interpolate, leaky_relu
 
 from abpn_fast import reference
 from abpn_fast.ops.operator import Like
@@ -139,3 +140,60 @@ def test_the_order_of_threads_does_not_matter(kernel: str) -> None:
     first = run(given, kernel, multiprocessors=6)
     for seed in range(1, 6):
         assert_same_bits(run(given, kernel, multiprocessors=6, seed=1000 * seed), first)
+
+
+def convolve(features: Tensor | None, skip: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
+    """``leaky_relu(conv3x3(Cat(up(f), F_skip)))``."""
+    joined = skip if features is None else torch.cat([interpolate(features, scale_factor=2, mode="nearest"), skip], 1)
+    return leaky_relu(conv2d(joined, weight, bias, stride, padding=1), 0.2)
+
+
+def check_alone(
+    kernel: str,
+    channels: tuple[int, int, int],
+    size: tuple[int, int],
+    *,
+    stride: int = 1,
+    dtype: torch.dtype = torch.float16,
+    **options: int,
+) -> None:
+    """A convolution of (features, skip, out) channels, on a skip of ``size``."""
+    given = inputs(size, (max(channels[0], 1), *channels[1:]), count=2, dtype=dtype, mask=None, kept=False)
+    features = given["features"] if channels[0] else None
+    weight, bias = given["weight"][: channels[2], : channels[0] + channels[1]], given["bias"][: channels[2]]
+    arguments = features, given["skip"], weight, bias
+    like = convolve(*(None if x is None else x.float() for x in arguments), stride).to(dtype)
+    out = Like(like, like.shape, dtype).empty().fill_(math.nan)
+    guard = Guarded(out)
+    options = {"phased": False, "multiprocessors": 1} | options
+    emulator.gated_conv(
+        features, given["skip"], None, weight, bias, None, None, 0.2, guard.view,
+        kernel=kernel, gated=False, stride=stride, **options,
+    )  # fmt: skip
+    assert guard.intact
+    exact = convolve(*(None if x is None else x.double() for x in arguments), stride)
+    assert_within_budget(guard.view, like, exact.numpy())
+
+
+@pytest.mark.parametrize("kernel", [*HALF, "full"])
+@pytest.mark.parametrize("phased", [False, True], ids=["whole", "phased"])
+def test_a_convolution_alone(kernel: str, phased: bool) -> None:
+    # More channels than a tile has, of which one takes three times as many as of a gated convolution.
+    channels = {"wide": (16, 8, 204), "middle": (24, 32, 101), "narrow": (8, 3, 25), "full": (9, 8, 100)}[kernel]
+    dtype = torch.float32 if kernel == "full" else torch.bfloat16
+    check_alone(kernel, channels, (6, 14 if phased else 12), phased=phased, dtype=dtype)
+
+
+@pytest.mark.parametrize("kernel", [*HALF, "full"])
+@pytest.mark.parametrize("size", [(1, 1), (7, 6), (8, 10), (2, 13)], ids=str)
+def test_a_convolution_of_stride_2(kernel: str, size: tuple[int, int]) -> None:
+    dtype = torch.float32 if kernel == "full" else torch.float16
+    for skip, splits in ((3, 1), (40, 1), (40, 3)):
+        check_alone(kernel, (0, skip, 20), size, stride=2, dtype=dtype, multiprocessors=splits)
+
+
+@pytest.mark.parametrize("kernel", [*HALF, "full"])
+def test_a_convolution_alone_is_split(kernel: str) -> None:
+    dtype = torch.float32 if kernel == "full" else torch.float16
+    for multiprocessors in (2, 5, 40):
+        check_alone(kernel, (64, 40, 30), (4, 6), dtype=dtype, multiprocessors=multiprocessors)

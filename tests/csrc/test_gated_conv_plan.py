@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn.functional import conv2d, interpolate, leaky_relu
 
 from abpn_fast import native, reference
 from abpn_fast.config import ABPNConfig
@@ -11,7 +12,7 @@ from tests import formulas
 from tests.accuracy import assert_within_budget
 from tests.csrc.emulator import KERNELS
 from tests.csrc.test_gated_conv_kernels import inputs
-from tests.ops.contract import Inputs, as_arrays
+from tests.ops.contract import Inputs, as_arrays, draw, halved
 
 pytestmark = pytest.mark.skipif(native.why_missing() is not None, reason=native.why_missing() or "")
 
@@ -34,6 +35,27 @@ def test_every_size(kernel: str) -> None:
             wanted = reference.gated_conv(**given)
             for phased in (False, True) if height % 2 == width % 2 == 0 else (False,):
                 torch.testing.assert_close(run(given, kernel, phased), wanted, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_convolution_of_every_size(kernel: str, stride: int) -> None:
+    weight, bias = draw(25, 3, 3, 3, scale=0.2, dtype=torch.float32), draw(25, dtype=torch.float32)
+    for height in range(1, 40):
+        for width in range(1 + KERNELS.index(kernel), 40, 4):
+            features = draw(1, 2 if stride == 1 else 0, *halved((height, width)), dtype=torch.float32)
+            skip = draw(1, 3 - features.shape[1], height, width, dtype=torch.float32)
+            joined = skip
+            if stride == 1:
+                doubled = interpolate(features, scale_factor=2, mode="nearest")[..., :height, :width]
+                joined = torch.cat([doubled, skip], 1)
+            wanted = leaky_relu(conv2d(joined, weight, bias, stride, padding=1), 0.2)
+            for phased in (False, True) if stride == 1 and height % 2 == width % 2 == 0 else (False,):
+                out = torch.full_like(wanted, torch.nan)
+                torch.ops.abpn_fast_cpu.gated_conv_tiles(
+                    features, skip, None, weight, bias, None, None, 0.2, KERNELS.index(kernel), phased, 7, out
+                )
+                torch.testing.assert_close(out, wanted, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("multiprocessors", range(1, 60, 3))
