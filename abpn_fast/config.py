@@ -27,8 +27,8 @@ class ABPNConfig:
     Args:
         encoder_widths: channels of the six blocks of the mutual encoder, finest first.
         mask_branch: predict the target mask (MPB) and feed it to every attentive module. Table 2 turns it off.
-        attention: block of the retouching branch: ``"lam"`` (Sec. 4.2), ``"gated"`` (a gated convolution alone,
-            DeepFill v2) or ``"pcb"`` (VCNet's probabilistic context block), the last two for Table 2.
+        attention: block of the retouching branch: ``"lam"`` (Sec. 4.2), ``"pcb"`` (VCNet's probabilistic context block,
+            for Table 2) or ``"gated"`` (a gated convolution alone, DeepFill v2, which Table 2 does not have).
         blend: how a blend layer acts on an image: ``"adaptive"`` (Eq. 3, j and k learned), ``"addition"``,
             ``"soft_light"`` (Pegtop, fixed), ``"conv"`` (two small networks) or ``"rgb"`` (the layer *is* the result).
         refining: refine the upsampled blend layer (Eq. 5); off, it is only upsampled.

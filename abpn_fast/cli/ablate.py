@@ -25,7 +25,7 @@ def ablate(
     accelerator: Annotated[Literal["cpu", "cuda"], typer.Option(help="What to train on.")] = "cpu",
     workers: Annotated[int, typer.Option(min=0, help="Processes that make batches.")] = 0,
 ) -> None:
-    """Train the full model and one variant for each line of the paper's Table 2, all alike, and print the table."""
+    """Train the full model and the variants of the paper's Table 2, and one more, all alike, and print the table."""
     with wrong_use():
         from abpn_fast import ABPNConfig
         from abpn_fast.training import ablation, trainer

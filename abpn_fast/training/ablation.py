@@ -47,7 +47,7 @@ PAPER = {
     "blend-soft-light": 36.10,
     "blend-conv": 35.88,
 }
-"""PSNR on CRHD-3K, Table 2; the text's 4, 1, 2.5 and 1 to 1.5 are differences to the full model in dB."""
+"""PSNR on CRHD-3K, Table 2; the text's 4, 1, 2.5 and 1 to 1.5 % are these differences to the full model, in dB."""
 
 
 def ablate(
