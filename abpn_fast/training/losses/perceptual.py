@@ -11,8 +11,8 @@ from abpn_fast.training.features import Features
 class Perceptual(nn.Module):
     """Feature reconstruction loss of Johnson et al. 2016 (the paper's [19]), Eq. 2, summed over layers.
 
-    ``sum_layers mean((phi(R) - phi(R_gt))^2)``, the mean over batch, channels and positions. Johnson et al.
-    match content at ReLU 2_2 (super-resolution) and 3_3 (style transfer); ABPN names no layers, here it is these two.
+    ``sum_layers mean((phi(R) - phi(R_gt))^2)``, the mean over batch, channels and positions. Johnson et al. match
+    content at ReLU 2_2, their published code at 3_3; ABPN names no layers, here it is these two.
 
     Args:
         network: frozen features, usually ``load_features("vgg16")``.
