@@ -359,6 +359,21 @@ def test_train_towards_psnr(tmp_path: Path, trainings: list[tuple[Any, Any]]) ->
     assert trainings[0][1] == Objective.psnr() != Objective()
 
 
+def test_train_with_another_adversary(
+    tmp_path: Path, trainings: list[tuple[Any, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from abpn_fast.training import objective
+
+    monkeypatch.setattr(objective, "load_features", lambda name: torch.nn.Identity())
+    for extra in ((), ("--adversarial-loss", "least-squares")):
+        result = run("train", tmp_path, "--recipe", "paper", "--run", tmp_path / "run", *extra)
+        assert result.exit_code == 0, result.output
+    assert [terms.adversarial_loss for _, terms in trainings] == ["hinge", "least_squares"]
+    assert {terms.adversarial for _, terms in trainings} == {0.1}
+    plain = ("--objective", "plain", "--adversarial-loss", "hinge")
+    refused(run("train", tmp_path, "--run", tmp_path / "run", *plain), 2, "objective plain has no adversary")
+
+
 def test_the_papers_objective_needs_its_features(
     tmp_path: Path, trainings: list[tuple[Any, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

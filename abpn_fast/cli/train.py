@@ -58,13 +58,16 @@ def train(
         Literal["paper", "plain", "psnr"] | None,
         typer.Option(help="Eq. 6, after fetch-vgg; terms that need no other network; PSNR. Default: the recipe's."),
     ] = None,
+    adversarial_loss: Annotated[
+        Literal["hinge", "least-squares"] | None, typer.Option(help="Of Eq. 6; default: hinge.")
+    ] = None,
 ) -> None:
     """Train a model on pairs, or on clean photos with blemishes drawn onto them, or continue a run.
 
     The averaged model is written into the folder "model" of the run, where "retouch --model" finds it.
     """
     given = {name: value for name, value in locals().items() if value is not None}
-    for name in ("photos", "run", "validation", "recipe", "objective"):
+    for name in ("photos", "run", "validation", "recipe", "objective", "adversarial_loss"):
         given.pop(name, None)
     with wrong_use():
         from abpn_fast.training import trainer
@@ -80,7 +83,12 @@ def train(
             else trainer.Options(photos, validation or [], run, **given)
         )
         chosen = objective or ("paper" if paired else "plain")
-        terms = Objective() if chosen == "plain" else getattr(Objective, chosen)()
+        if adversarial_loss and chosen != "paper":
+            raise ValueError(f"--adversarial-loss is of Eq. 6, and objective {chosen} has no adversary; leave it out")
+        if chosen == "paper":
+            terms = Objective.paper(adversarial_loss=(adversarial_loss or "hinge").replace("-", "_"))
+        else:
+            terms = Objective.psnr() if chosen == "psnr" else Objective()
         trainer.train(options, terms, report=_print_scores)
         typer.echo(f"model: {run / 'model'}")
 

@@ -45,6 +45,7 @@ class Objective:
             another, in the place of ``region``; 0 for ``region``.
         perceptual: of R_l; needs ``features``.
         adversarial: of R_0; needs an adversary in :meth:`terms`.
+        adversarial_loss: ``"hinge"`` or ``"least_squares"``.
         features: what the perceptual term looks through.
 
     Raises:
@@ -62,6 +63,7 @@ class Objective:
     contrast: float = 0.0
     perceptual: float = 0.0
     adversarial: float = 0.0
+    adversarial_loss: str = "hinge"
     features: Perceptual | None = dataclasses.field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -69,17 +71,19 @@ class Objective:
             raise ValueError("perceptual needs features; pass Perceptual(load_features()), or use Objective.paper()")
 
     @classmethod
-    def paper(cls, features: Perceptual | None = None) -> Objective:
+    def paper(cls, features: Perceptual | None = None, adversarial_loss: str = "hinge") -> Objective:
         """Eq. 6: multi-scale MSE 1, perceptual 0.1, adversarial 0.1, dice 1, total variation 0.1, and nothing else.
 
         Args:
             features: of the perceptual loss; None for the fetched VGG16.
+            adversarial_loss: ``"hinge"`` or ``"least_squares"``.
 
         Raises:
             FileNotFoundError: VGG16 has not been fetched; the message says how to.
         """
         features = features or Perceptual(load_features("vgg16"))
-        return cls(1.0, 0.0, 1.0, 0.0, 0.1, 1.0, perceptual=0.1, adversarial=0.1, features=features)
+        terms = cls(1.0, 0.0, 1.0, 0.0, 0.1, 1.0, perceptual=0.1, adversarial=0.1, features=features)
+        return dataclasses.replace(terms, adversarial_loss=adversarial_loss)
 
     @classmethod
     def psnr(cls) -> Objective:

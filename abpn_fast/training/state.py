@@ -40,7 +40,7 @@ class State:
         kind = Muon if options.optimizer == "muon" else torch.optim.Adam
         self.own_optimiser: torch.optim.Adam = kind(self.plain.parameters(), options.learning_rate)
         self.model, self.optimiser = fabric.setup(self.plain, self.own_optimiser)
-        self.adversary = Adversary().to(fabric.device) if objective.adversarial else None
+        self.adversary = Adversary(objective.adversarial_loss).to(fabric.device) if objective.adversarial else None
         self.adversary_adam = self.adversary.optimiser(options.learning_rate) if self.adversary else None
 
     @property
@@ -63,6 +63,7 @@ class State:
             "seed": options.seed,
             "batch": options.batch,
             "adversarial": adversarial,
+            "adversarial_loss": self.objective.adversarial_loss if adversarial else None,
             "optimizer": options.optimizer,
         }
 

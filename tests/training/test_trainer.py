@@ -187,6 +187,17 @@ def test_a_run_goes_on_as_it_began(given: Options) -> None:
         train(dataclasses.replace(given, steps=4), Objective(adversarial=0.1), report=quiet)
 
 
+def test_the_adversary_plays_the_game_it_is_told(given: Options) -> None:
+    given = dataclasses.replace(given, steps=2)
+    hinge = Objective(adversarial=0.1)
+    squares = dataclasses.replace(hinge, adversarial_loss="least_squares")
+    train(given, hinge, report=quiet)
+    train(elsewhere(given, "squares"), squares, report=quiet)
+    assert log_of(given) != log_of(elsewhere(given, "squares"))
+    with pytest.raises(ValueError, match="begun with adversarial_loss hinge, not least_squares"):
+        train(dataclasses.replace(given, steps=4), squares, report=quiet)
+
+
 @pytest.mark.parametrize("folder", ["photos", "validation"])
 def test_a_missing_folder_is_named(given: Options, folder: str) -> None:
     missing = dataclasses.replace(given, **{folder: [given.run / "absent"]})
