@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from abpn_fast import ABPN, accelerate, low_res, native, reference, use_backend
@@ -92,6 +93,13 @@ def test_batch_norms_without_parameters() -> None:
     for block in model.encoder.blocks:
         block[1] = nn.BatchNorm2d(block[1].num_features, eps=0.4, affine=False).eval()
         block[1].running_var.fill_(0.5)
+    check(model, photo(64, 64))
+
+
+def test_biases_before_batch_norms() -> None:
+    model = network()
+    for block in model.encoder.blocks:
+        block[0].bias = nn.Parameter(torch.linspace(-1, 1, block[0].out_channels))
     check(model, photo(64, 64))
 
 
@@ -206,6 +214,11 @@ def trained_norm(model: ABPN) -> None:
     model.encoder.blocks[2][1].train()
 
 
+def norm_by_the_batch(model: ABPN) -> None:
+    model.encoder.blocks[1][1] = nn.BatchNorm2d(model.encoder.blocks[1][1].num_features, track_running_stats=False)
+    model.eval()
+
+
 def instance_norm(model: ABPN) -> None:
     model.encoder.blocks[1][1] = nn.InstanceNorm2d(5).eval()
 
@@ -235,6 +248,7 @@ def another_padding(model: ABPN) -> None:
         lambda model: model.train(),
         hooked,
         trained_norm,
+        norm_by_the_batch,
         instance_norm,
         another_forward,
         another_padding,
@@ -260,6 +274,24 @@ def test_the_modules_run_while_gradients_are_recorded(folds: list[torch.dtype]) 
         assert not folds
         assert not model(photo(64, 64)).requires_grad
     assert folds
+
+
+def test_forward_mode_is_refused_and_not_dropped() -> None:
+    model, image = accelerate(network()), photo(64, 64)
+    model(image)
+    weight = model.encoder.blocks[0][0].weight.detach()
+    with forward_ad.dual_level():
+        weights = {"encoder.blocks.0.0.weight": forward_ad.make_dual(weight, torch.ones_like(weight))}
+        with pytest.raises(RuntimeError, match="no forward-mode derivative"):
+            torch.func.functional_call(model, weights, image, {"levels": 1})
+
+
+def test_nothing_is_kept_while_gradients_are_recorded(folds: list[torch.dtype]) -> None:
+    model, image = accelerate(network()), photo(64, 64)
+    for recording in (False, True, False):
+        with torch.set_grad_enabled(recording):
+            model(image)
+    assert len(folds) == 2
 
 
 def test_the_modules_run_for_the_context_block_and_under_autocast(folds: list[torch.dtype]) -> None:

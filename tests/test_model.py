@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -14,7 +15,8 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import abpn_fast
-from abpn_fast import ABPN, ABPNConfig, Retouched, accelerate, reference, use_backend
+from abpn_fast import ABPN, ABPNConfig, Retouched, accelerate, checkpoint, reference, use_backend
+from abpn_fast.reference import PolynomialBlend
 
 TINY = ABPNConfig(encoder_widths=(4, 8, 8, 8, 8, 8))
 
@@ -188,9 +190,10 @@ def test_a_default_device_is_not_the_gradients() -> None:
     assert image.grad is not None and image.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("output", ["residual", "direct"])
 @torch.no_grad()
-def test_mask_threshold_under_autocast() -> None:
-    model, image = random_model(), images(torch.float32)[4]
+def test_mask_threshold_under_autocast(output: Literal["residual", "direct"]) -> None:
+    model, image = random_model(dataclasses.replace(TINY, output=output)), images(torch.float32)[4]
     with torch.autocast("cpu", torch.bfloat16):
         wanted, found = (each(image, levels=2, mask_threshold=0.5) for each in (model, accelerate(model)))
     assert wanted.dtype == found.dtype == torch.float32
@@ -218,6 +221,18 @@ def test_another_refining_module_runs() -> None:
 
     model = random_model()
     model.refining[0].__class__ = Doubled
+    image = images(torch.float32)[4]
+    with torch.no_grad():
+        torch.testing.assert_close(accelerate(model)(image, levels=2), model(image, levels=2))
+
+
+def test_another_way_back_from_the_blend_runs() -> None:
+    class Halved(PolynomialBlend):
+        def reverse(self, image: Tensor, retouched: Tensor) -> Tensor:
+            return super().reverse(image, retouched) / 2
+
+    model = random_model()
+    model.blend.__class__ = Halved
     image = images(torch.float32)[4]
     with torch.no_grad():
         torch.testing.assert_close(accelerate(model)(image, levels=2), model(image, levels=2))
@@ -258,7 +273,9 @@ def test_saved_and_loaded_again(tmp_path: Path) -> None:
     for name, value in model.state_dict().items():
         assert torch.equal(again.state_dict()[name], value)
     model.save_pretrained(tmp_path / "m", dtype=torch.float16)
-    assert load_file(tmp_path / "m" / "model.safetensors")["blend.j"].dtype == torch.float16
+    stored = load_file(tmp_path / "m" / "model.safetensors")
+    assert stored["blend.j"].dtype == torch.float16
+    assert {x.dtype for name, x in stored.items() if name.endswith("num_batches_tracked")} == {torch.int64}
     assert sorted(path.name for path in (tmp_path / "m").iterdir()) == ["config.json", "model.safetensors"]
 
 
@@ -271,6 +288,27 @@ def test_files_are_as_readable_as_any(tmp_path: Path) -> None:
     files[1].chmod(0o640)
     model.save_pretrained(tmp_path)
     assert files[1].stat().st_mode & 0o777 == 0o640
+
+
+def test_a_failed_save_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(tensors: dict[str, Tensor], path: Path, **_: object) -> None:
+        path.write_bytes(b"half of it")
+        raise OSError("the disk is full")
+
+    model = accelerate(random_model())
+    model.save_pretrained(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(OSError, match="the disk is full"):
+        model.save_pretrained(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_parameters_that_share_memory_are_stored(tmp_path: Path) -> None:
+    model = accelerate(random_model())
+    model.encoder.blocks[4] = model.encoder.blocks[3]
+    saved = ABPN.from_pretrained(model.save_pretrained(tmp_path)).state_dict()
+    assert all(torch.equal(saved[name], value) for name, value in model.state_dict().items())
 
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.bool, torch.complex64, "float16"])

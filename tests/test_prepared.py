@@ -122,6 +122,22 @@ def test_what_a_fused_optimizer_writes_is_not_missed() -> None:
         torch.optim.Adam([x], fused=True).step()
 
 
+def test_nothing_is_kept_of_what_an_optimizer_may_write_unseen() -> None:
+    x = nn.Parameter(torch.ones(4))
+    for _ in range(2):
+        assert torch.equal(from_tensors("sum", (x,), lambda: x.detach().clone()), x)
+        x.data += 1
+
+
+def test_another_storage_at_the_same_address() -> None:
+    memory, kept = bytearray(4), Prepared[float]()
+    for value in (1.0, 2.0):
+        x = torch.frombuffer(memory, dtype=torch.float32)
+        x.numpy()[:] = value
+        assert kept.get([x], x.item) == value
+        del x
+
+
 def test_cleared() -> None:
     x, kept = torch.ones(3), Prepared[int]()
     kept.get([x], lambda: 1)

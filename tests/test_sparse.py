@@ -96,6 +96,13 @@ def test_no_rectangles_for_nothing_or_everything() -> None:
     assert sparse.rectangles(lone, 0.5) == [sparse.Rectangle(Rows(0, 2), Rows(28, 30))]
 
 
+def test_no_rectangles_where_they_are_too_many() -> None:
+    mask = torch.zeros(1, 1, 4 * 17, 4 * 17)
+    mask[..., ::4, ::4] = 1
+    assert len(sparse.rectangles(mask[..., :64, :64], 0.5) or ()) == 256
+    assert sparse.rectangles(mask, 0.5) is None
+
+
 @torch.inference_mode()
 def test_bfloat16_and_one_module_per_level() -> None:
     model = ABPN(ABPNConfig.preset("small")).eval().to(torch.bfloat16)

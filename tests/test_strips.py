@@ -46,6 +46,13 @@ def test_same_bits_as_the_whole(name: str, dtype: torch.dtype) -> None:
     assert torch.equal(out, model(image, levels=3))
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@torch.inference_mode()
+def test_same_memory_format_as_the_whole(layout: torch.memory_format) -> None:
+    model, image = accelerate(random_model()), torch.rand(1, 3, 50, 34).contiguous(memory_format=layout)
+    assert model(image, levels=2, strip_rows=16).stride() == model(image, levels=2).stride() == image.stride()
+
+
 @pytest.mark.parametrize("wrong", [torch.empty(1, 3, 40, 31), torch.empty(1, 3, 40, 32, dtype=torch.uint8)])
 def test_an_out_that_does_not_fit_is_refused_before_anything_is_written(wrong: torch.Tensor) -> None:
     model, image, before = accelerate(random_model()), torch.rand(1, 3, 40, 32), wrong.zero_().clone()
@@ -105,6 +112,15 @@ def test_memory_that_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
         torch.testing.assert_close(found, whole, atol=2e-6, rtol=0)
         monkeypatch.setattr(spare, "_LARGE", 1)
         torch.testing.assert_close(model(image.contiguous(memory_format=layout), levels=4), whole, atol=2e-6, rtol=0)
+
+
+def test_lent_memory_begins_at_pages_in_the_format_asked_for() -> None:
+    lender = spare.Spare(torch.empty(4 << 20, dtype=torch.uint8))
+    like = torch.empty(1, 3, 2, 2).contiguous(memory_format=torch.channels_last)
+    first, second = (lender.take(like, (1, 3, 301, 301), torch.float32) for _ in range(2))
+    assert first is not None and second is not None
+    assert first.is_contiguous(memory_format=torch.channels_last)
+    assert (second.data_ptr() - first.data_ptr()) % spare.PAGE == 0
 
 
 def test_cut_covers_every_row_once() -> None:
