@@ -29,9 +29,11 @@ def check_targets(paths: Iterable[Path], overwrite: bool, make_folders: bool = F
             raise FileNotFoundError(f"no such folder: {path.parent}; create it first")
         if path.exists() and not overwrite:
             raise FileExistsError(f"{path} exists already; choose another name, or ask to overwrite it")
-        if path.absolute() in seen:
+        # Not what a link at the end of it names: the link is replaced.
+        place = path.parent.resolve() / path.name
+        if place in seen:
             raise ValueError(f"{path} would be written twice; give each file its own name")
-        seen.add(path.absolute())
+        seen.add(place)
 
 
 def write_files(writers: Mapping[Path, Writer], overwrite: bool, make_folders: bool = False) -> None:

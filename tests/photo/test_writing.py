@@ -51,11 +51,11 @@ def test_a_failing_disk_changes_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     assert contents(tmp_path) == {"a": b"old"}
 
 
-@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize("no_links", [None, OSError("not supported"), NotImplementedError()])
 @pytest.mark.parametrize("renamed", [True, False])
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_an_interrupt_between_the_renames_changes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, renamed: bool, links: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, renamed: bool, no_links: Exception | None
 ) -> None:
     real, calls = os.replace, []
 
@@ -66,14 +66,15 @@ def test_an_interrupt_between_the_renames_changes_nothing(
         if len(calls) == count:
             raise KeyboardInterrupt
 
-    def no_links(*_: object, **__: object) -> None:
-        raise OSError("not supported")
+    def link(*_: object, **__: object) -> None:
+        assert no_links is not None
+        raise no_links
 
     for name in ("a", "c"):
         (tmp_path / name).write_bytes(b"old")
     monkeypatch.setattr(os, "replace", replace)
-    if not links:
-        monkeypatch.setattr(os, "link", no_links)
+    if no_links is not None:
+        monkeypatch.setattr(os, "link", link)
     with pytest.raises(KeyboardInterrupt):
         write_files({tmp_path / name: says(b"new") for name in "abc"}, overwrite=True)
     assert contents(tmp_path) == {"a": b"old", "c": b"old"}
@@ -126,5 +127,6 @@ def test_targets(tmp_path: Path) -> None:
         check_targets([tmp_path / "no" / "a"], overwrite=True)
     with pytest.raises(IsADirectoryError, match="is a folder"):
         check_targets([tmp_path], overwrite=True)
-    with pytest.raises(ValueError, match="written twice"):
-        check_targets([tmp_path / "b", tmp_path / "b"], overwrite=True)
+    for again in (tmp_path / "b", Path(os.path.relpath(tmp_path)) / "b", tmp_path / "c" / ".." / "b"):
+        with pytest.raises(ValueError, match="written twice"):
+            check_targets([tmp_path / "b", again], overwrite=True, make_folders=True)
