@@ -68,7 +68,6 @@ class Page:
         if samples.shape != (self.height, self.width, self.channels):
             raise ValueError(f"its pixels are {samples.shape}")
         if self.photometric == _WHITE_IS_0:
-            samples = samples.copy()
             np.invert(samples[..., 0], out=samples[..., 0])
         return samples
 

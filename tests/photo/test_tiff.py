@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from abpn_fast.photo import Photo, read_photo
+from abpn_fast.photo import Photo, read_photo, tiff
 from abpn_fast.photo.codecs import Samples
 from abpn_fast.photo.files import check_fits, photo_writer
 from tests.photo.tiff_files import Values, Written, directory, tiff_file
@@ -159,9 +159,10 @@ def test_alpha_keeps_its_kind_and_pixels_lie_as_they_do(tmp_path: Path, kind: in
     check_fits(Path("in.tif"), photo, Path("out.TIFF"))
 
 
-def test_a_channel_that_no_tag_explains_is_kept_as_such(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [None, [999]])
+def test_a_channel_that_no_tag_explains_is_kept_as_such(tmp_path: Path, kind: list[int] | None) -> None:
     samples = picture(16, 4)
-    photo = read(tmp_path, tiff_file(samples, tags={338: (3, None)}))
+    photo = read(tmp_path, tiff_file(samples, tags={338: (3, kind)}))
     assert (is_that_picture(photo, samples), photo.alpha_kind) == (True, 0)
 
 
@@ -325,7 +326,8 @@ def test_units_of_resolution(tmp_path: Path, unit: int | None, dpi: tuple[float,
 
 
 def page(width: int = 5, following: int = 0, at: int = 8, **more: Any) -> bytes:
-    values: Values = {254: (4, [more.get("kind", 0)]), 256: (4, [width]), 257: (4, [4]), 258: (3, [8]), 259: (3, [1])}
+    values: Values = {254: (4, [more.get("kind", 0)]), 255: (3, [more.get("old_kind", 1)])}
+    values |= {256: (4, [width]), 257: (4, [4]), 258: (3, [8]), 259: (3, [1])}
     values |= {262: (3, [1]), 273: (4, [8]), 277: (3, [1]), 278: (4, [4]), 279: (4, [4 * width])}
     return directory(values, "<", at, following=following)
 
@@ -334,7 +336,8 @@ def test_reduced_pages_are_ignored_and_others_are_refused(tmp_path: Path) -> Non
     head, length = b"II*\0\x08\0\0\0", len(page())
     small_first = head + page(3, 8 + length, kind=1) + page(5, at=8 + length)
     small_last = head + page(5, 8 + length) + page(3, kind=1, at=8 + length)
-    for data in (small_first, small_last, head + page(5, following=8)):
+    small_as_of_old = head + page(3, 8 + length, old_kind=2) + page(5, at=8 + length)
+    for data in (small_first, small_last, small_as_of_old, head + page(5, following=8)):
         assert read(tmp_path, data + bytes(99)).pixels.shape == (4, 5, 3)
     for kind in (0, 2, 4):
         with pytest.raises(ValueError, match=r"in\.tif has several pages; save the one"):
@@ -373,12 +376,18 @@ REFUSED: list[tuple[Values, str]] = [
     ({278: (3, [3])}, "is damaged: "),
     ({278: (3, [0])}, "is damaged: "),
     ({256: (4, [9_000]), 257: (4, [9_000])}, "is damaged: "),
+    ({32997: (4, [2])}, "is damaged: its pixels are .2, "),
     (
         {322: (4, [2**20]), 323: (4, [2**20]), 324: (4, [8]), 325: (4, [8])},
         "is damaged: it has tiles of 1099512 megapixels",
     ),
     ({322: (4, [0]), 323: (4, [16]), 324: (4, [8]), 325: (4, [8])}, "is damaged: it has tiles of 0 megapixels"),
 ]
+
+
+def test_a_tile_may_be_as_large_as_the_picture() -> None:
+    size = {256: (4, [8192]), 257: (4, [4096]), 322: (4, [8192]), 323: (4, [4096])}
+    assert tiff.Page(tiff_file(picture(8, 3), tags=size)).width == 8192
 
 
 @pytest.mark.parametrize(("tags", "reason"), REFUSED, ids=[reason for _, reason in REFUSED])
