@@ -292,6 +292,17 @@ def test_a_long_compressed_text_does_not_make_a_png_unreadable(tmp_path: Path, k
     assert photo.chunks == ((kind, content), (b"tEXt", b"Author\0someone"))
 
 
+@pytest.mark.parametrize(
+    ("kind", "head"), [(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0"), (b"zTXt", b"Raw profile type exif\0\0")]
+)
+def test_a_profile_that_is_too_long_is_refused_and_not_lost(tmp_path: Path, kind: bytes, head: bytes) -> None:
+    info = PngInfo()
+    info.add(kind, head + zlib.compress(bytes(3_000_000)))
+    Image.fromarray(RGBA).save(tmp_path / "in.png", pnginfo=info)
+    with pytest.raises(ValueError, match=r"in\.png is not a PNG file that can be read"):
+        read_photo(tmp_path / "in.png")
+
+
 def test_exif_of_old_png_software_is_found(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -121,8 +121,9 @@ def test_opencv_reads_what_is_written_with_16_bits(tmp_path: Path, channels: int
     assert np.array_equal(image[..., [2, 1, 0, 3][:channels] if channels > 1 else [0]], samples)
 
 
-def test_many_strips_are_written(tmp_path: Path) -> None:
-    samples = picture(16, 3, (700, 999))
+@pytest.mark.parametrize("size", [(700, 999), (3, 180_000)])
+def test_many_strips_are_written(tmp_path: Path, size: tuple[int, int]) -> None:
+    samples = picture(16, 3, size)
     file = Written(written(read(tmp_path, tiff_file(samples))))
     assert len(file.tags[273]) > 2
     assert np.array_equal(file.samples(), samples)
