@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 import re
 import struct
@@ -12,7 +13,7 @@ from PIL import Image, ImageCms, ImageOps, TiffImagePlugin
 from PIL.PngImagePlugin import PngInfo
 
 from abpn_fast.photo import Photo, read_photo
-from abpn_fast.photo.files import photo_writer, result_format
+from abpn_fast.photo.files import check_fits, photo_writer, result_format
 from tests.photo.tiff_files import Values, tiff_file
 
 RNG = np.random.default_rng(0)
@@ -278,6 +279,26 @@ def test_extended_xmp_is_kept_in_a_jpeg_and_not_promised_elsewhere(tmp_path: Pat
     assert written.info["xmp"] == packet
     for name in ("out.png", "out.tif"):
         assert b"HasExtendedXMP" not in write(photo, tmp_path / name).info["xmp"]
+
+
+@pytest.mark.parametrize(("kind", "most"), [("exif", 65533), ("xmp", 65504), ("icc", 255 * 65519)])
+def test_a_block_that_just_fits_into_a_jpeg_is_kept(tmp_path: Path, kind: str, most: int) -> None:
+    block = b"Exif\0\0".ljust(most, b"x")
+    photo, larger = (Photo(RGBA[..., :3], **{kind: each}) for each in (block, block + b"x"))
+    check_fits(tmp_path / "in.png", photo, tmp_path / "out.jpg")
+    assert write(photo, tmp_path / "out.jpg").info["icc_profile" if kind == "icc" else kind] == block
+    with pytest.raises(ValueError, match=f"{most + 1} bytes of {kind.upper()}"):
+        check_fits(tmp_path / "in.png", larger, tmp_path / "out.jpg")
+
+
+@pytest.mark.parametrize("ending", ["jpg", "tif"])
+def test_a_resolution_that_no_file_can_hold_is_left_out(tmp_path: Path, ending: str) -> None:
+    Image.fromarray(RGBA[..., :3]).save(tmp_path / "in.png", dpi=(70_000, 300))
+    (tmp_path / "in.tif").write_bytes(tiff_file(RGBA[..., :3], tags={282: (5, [72, 0]), 283: (5, [72, 1])}))
+    for name in ("in.png", "in.tif"):
+        photo = read_photo(tmp_path / name)
+        assert photo.dpi is None
+        write(dataclasses.replace(photo, exif=None), tmp_path / f"out.{ending}")
 
 
 @pytest.mark.parametrize("kind", [b"zTXt", b"iTXt"])

@@ -272,6 +272,23 @@ def test_transparency_does_not_fit_into_jpeg(model: abpn_fast.ABPN, tmp_path: Pa
     assert not (tmp_path / "out.jpg").exists()
 
 
+def test_a_result_that_exists_is_refused_before_the_network_runs(
+    model: abpn_fast.ABPN, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model, "forward", lambda *_, **__: pytest.fail("the network ran"))
+    with pytest.raises(FileExistsError, match=r"in\.png exists already"):
+        retouch_file(photo, photo, model=model)
+
+
+def test_a_comparison_has_no_profile_of_grey(model: abpn_fast.ABPN, tmp_path: Path) -> None:
+    for mode in ("L", "RGB"):
+        Image.fromarray(RGBA[..., :3]).convert(mode).save(tmp_path / "in.png", icc_profile=b"profile")
+        retouch_file(tmp_path / "in.png", tmp_path / f"{mode}.png", model=model, compare=tmp_path / f"{mode}.c.png")
+        with Image.open(tmp_path / f"{mode}.png") as result, Image.open(tmp_path / f"{mode}.c.png") as sheet:
+            assert result.info["icc_profile"] == b"profile"
+            assert ("icc_profile" in sheet.info) == (mode == "RGB")
+
+
 def test_what_jpeg_cannot_hold_is_refused_before_the_network_runs(model: abpn_fast.ABPN, tmp_path: Path) -> None:
     exif, info = Image.Exif(), PngInfo()
     exif[0x010E] = "x" * 70_000
