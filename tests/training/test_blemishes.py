@@ -66,6 +66,19 @@ def test_clean_pictures() -> None:
     untouched = [np.array_equal(damaged(seed, clean=0.5), photo()) for seed in range(100)]
     assert 30 < sum(untouched) < 70
     assert all(np.array_equal(damaged(seed, clean=1.0), photo()) for seed in range(5))
+    white = np.ones((9, 9, 3), np.float32)
+    assert not np.shares_memory(blemish(white, np.random.default_rng(0), clean=1.0), white)
+
+
+@pytest.mark.parametrize("kind", ["bumps", "creases"])
+def test_no_light_is_brighter_than_white(kind: str) -> None:
+    white = np.ones((40, 40, 3), np.float32)
+    assert all(draw(white, np.random.default_rng(seed), [kind])[0].max() <= 1 for seed in range(5))
+
+
+@pytest.mark.parametrize("scale", [2.0, 8.0])
+def test_as_many_marks_in_as_many_pixels_of_the_thumbnail(scale: float) -> None:
+    assert scene(scale=scale, size=int(100 * scale)).count(1e-2) == scene(size=100).count(1e-2) > 10
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
@@ -145,3 +158,9 @@ def test_a_disc_is_where_and_as_large_as_it_is_told() -> None:
     mark = disc(scene(), radius=10, edge=0.2, roughness=0.0)
     assert mark.top + mark.alpha.shape[0] // 2 == 50 and mark.left + mark.alpha.shape[1] // 2 == 50
     assert (mark.alpha > 0.5).sum() == pytest.approx(np.pi * 100, rel=0.05)
+
+
+def test_no_disc_is_sharper_than_a_pixel() -> None:
+    for seed in range(20):
+        alpha = disc(scene(seed), radius=4, edge=0.01).alpha
+        assert ((alpha > 0.05) & (alpha < 0.95)).sum() > 15

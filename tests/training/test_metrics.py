@@ -137,6 +137,27 @@ def test_evaluation_of_a_perfect_result() -> None:
     assert scores["mask_iou"] > 0.5
 
 
+def test_a_model_is_measured_in_eval_mode() -> None:
+    model = start_at_identity(network()).train()
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    evaluate(model, pairs())
+    assert all(torch.equal(value, before[name]) for name, value in model.named_buffers())
+
+
+def test_what_is_beyond_white_counts_as_white() -> None:
+    class Glaring(torch.nn.Module):
+        config = network().config
+
+        def forward(self, image: torch.Tensor, **options: object) -> object:
+            return network()(image, **options)._replace(image=torch.where(image > 0, 3.0, -1.0))
+
+    image = torch.full((1, 3, 96, 96), 255, dtype=torch.uint8)
+    image[..., :30, :30] = 0
+    scores = evaluate(Glaring(), [Pair(image, image.clone().index_fill_(2, torch.tensor([50]), 128), 1)])
+    assert scores["psnr_outside"] == scores["identity_psnr_outside"] == 100
+    assert scores["mae"] == scores["identity_mae"]
+
+
 def test_nothing_to_evaluate() -> None:
     (pair,) = pairs()
     with pytest.raises(ValueError, match="no pair to evaluate"):

@@ -213,6 +213,10 @@ def test_every_pair_comes_once_an_epoch(tmp_path: Path, monkeypatch: pytest.Monk
     seen.clear()
     fresh[4]
     assert seen == epochs[1][3:]
+    seen.clear()
+    for which in (0, 1):
+        PairedPhotos(found, 10, 3, Crops(1, 32, 2), part=(which, 2))[4]
+    assert seen == epochs[1][3:]
 
 
 @pytest.mark.parametrize("crop", [False, True])

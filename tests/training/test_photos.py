@@ -42,7 +42,9 @@ def test_links_to_folders_are_followed(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "more").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "photos" / "round").symlink_to(tmp_path / "photos")
+    (tmp_path / "photos" / "gone.png").symlink_to(tmp_path / "nowhere")
     assert find_photos([tmp_path / "photos"]) == [tmp_path / "photos" / "more" / "a.png"]
+    assert len(find_photos([tmp_path / "photos", tmp_path / "elsewhere"])) == 1
 
 
 def test_a_folder_that_is_missing_or_empty_is_named(tmp_path: Path) -> None:
@@ -158,3 +160,9 @@ def test_a_photo_smaller_than_the_crop_is_mirrored() -> None:
         kept += {tuple(pixel) for pixel in target[0].permute(1, 2, 0).reshape(-1, 3).tolist()} <= known
     # Half of the crops change exposure and white balance.
     assert 3 <= kept <= 17
+
+
+def test_a_mirrored_photo_has_each_of_its_pixels_alike_often() -> None:
+    photo = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    found = photos._crop([photo], np.random.default_rng(0), 8)
+    assert np.unique(found.reshape(-1, 3), axis=0, return_counts=True)[1].tolist() == [4] * 16
