@@ -29,6 +29,14 @@ def test_lines_beyond_the_checkpoint_are_written_once(tmp_path: Path, torn: str)
     assert path.read_bytes() == b"step,loss\r\n3,0.75\r\n"
 
 
+def test_a_torn_line_of_the_checkpoint_itself_is_dropped(tmp_path: Path) -> None:
+    write(tmp_path, 0, [2, 4])
+    path = tmp_path / "log.csv"
+    path.write_bytes(path.read_bytes() + b"6,1")
+    write(tmp_path, 6, [8])
+    assert path.read_bytes() == b"step,loss\r\n2,0.5\r\n4,1\r\n8,2\r\n"
+
+
 def test_tensorboard_has_numbers_and_pictures(tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     picture = photo(20, 30, dtype=torch.uint8)

@@ -23,6 +23,7 @@ from abpn_fast.training.objective import Objective
 from abpn_fast.training.pairs import find_pairs
 from abpn_fast.training.starting import first_model, start_at_identity
 from abpn_fast.training.state import State
+from abpn_fast.training.step import optimise
 from abpn_fast.training.trainer import Options, train
 from tests.reference.networks import WIDTHS, config, network, photo
 from tests.training.runs import (
@@ -177,6 +178,20 @@ def test_a_damaged_checkpoint_is_refused(given: Options, damage: str) -> None:
         train(dataclasses.replace(given, steps=4), report=quiet)
 
 
+def test_a_state_with_more_parts_is_refused(tmp_path: Path) -> None:
+    part = torch.nn.Linear(2, 2)
+    saving.save(tmp_path / "state", {"model": part, "adversary": part}, {})
+    with pytest.raises(ValueError, match="state also holds adversary; continue the run with the options"):
+        saving.load(tmp_path / "state", {"model": part})
+
+
+def test_gradients_are_clipped(given: Options) -> None:
+    state = State(Fabric(accelerator="cpu", devices=1), given, Objective(mse=1e5))
+    optimise(Fabric(accelerator="cpu", devices=1), state, prepare(given).batches[0], 1e-3)
+    norms = [parameter.grad.norm() for parameter in state.plain.parameters() if parameter.grad is not None]
+    assert torch.stack(norms).norm() == pytest.approx(1, rel=1e-3)
+
+
 def test_a_run_goes_on_as_it_began(given: Options) -> None:
     given = dataclasses.replace(given, steps=2)
     train(given, report=quiet)
@@ -271,16 +286,17 @@ def test_the_exported_model_is_trained_after_few_steps(given: Options) -> None:
     assert (trained - last).norm() < 0.5 * (first - last).norm()
 
 
-def test_the_decay_warms_up(given: Options) -> None:
+@pytest.mark.parametrize("name", ["blend.j", "encoder.blocks.0.1.running_mean"])
+def test_the_decay_warms_up(given: Options, name: str) -> None:
     state = State(Fabric(accelerator="cpu", devices=1), given, Objective())
-    expected = state.plain.blend.j.detach().clone()
+    value = state.plain.state_dict()[name]
+    expected = value.clone()
     for count in range(5):
-        with torch.no_grad():
-            state.plain.blend.j += 1
+        value += 1
         state.average.update_parameters(state.plain)
         decay = (1 + count) / (10 + count) if count else 0
-        expected = decay * expected + (1 - decay) * state.plain.blend.j
-        assert torch.allclose(state.average.module.blend.j, expected)
+        expected = decay * expected + (1 - decay) * value
+        assert torch.allclose(state.average.module.state_dict()[name], expected)
 
 
 def test_a_bad_validation_photo_is_refused_or_skipped(given: Options, caplog: pytest.LogCaptureFixture) -> None:
