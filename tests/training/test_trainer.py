@@ -324,14 +324,16 @@ def test_a_bad_kept_pair_is_refused_at_the_start_or_skipped(
     assert f"{kept[0].image.name} cannot be read" in caplog.text
 
 
-def test_what_goes_bad_later_costs_no_steps(given: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("what", ["evaluate", "_export"])
+def test_what_goes_bad_later_costs_no_steps(given: Options, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise BadFile("gone")
 
-    monkeypatch.setattr(trainer, "evaluate", fail)
+    monkeypatch.setattr(trainer, what, fail)
     with pytest.raises(BadFile):
         train(given, report=quiet)
-    assert {"checkpoint.safetensors", "model"} <= {path.name for path in given.run.iterdir()}
+    left = {"checkpoint.safetensors", "model"} if what == "evaluate" else {"checkpoint.safetensors"}
+    assert left <= {path.name for path in given.run.iterdir()}
 
 
 def test_where_nothing_differs_the_losses_are_logged_alone(
