@@ -31,6 +31,12 @@ def test_a_dot_goes(name: str, levels: int) -> None:
     assert (result - 0.6).abs().max() < 0.02
 
 
+def test_a_mask_is_cut_at_one_half() -> None:
+    shown = classical.Method(lambda photo, mask, scale: np.broadcast_to(mask[..., None], photo.shape), "model")
+    for level, cut in ((0.4, 0.0), (0.6, 1.0)):
+        assert (shown(photo()[0], torch.full((1, 1, 8, 8), level), 0) == cut).all()
+
+
 def test_what_each_method_leaves_alone() -> None:
     pytest.importorskip("cv2")
     methods = classical.methods()
