@@ -220,7 +220,7 @@ def _arranged(
     filters: Filters, gates: int, channels: int, skip_channels: int, bf16: bool
 ) -> PackedFilters | DirectFilters:
     """For the fast products; tap by tap where a sum of taps would lose what a small one or an infinity means."""
-    if all(x is None or x.numel() == 0 or float(x.abs().max()) <= _LARGEST_TAP for x in filters):
+    if all(x is None or float(x.abs().max()) <= _LARGEST_TAP for x in filters):
         return pack(filters, gates, channels, skip_channels, bf16)
     return pack_directly(filters, gates, channels, skip_channels, even=False)
 

@@ -103,6 +103,16 @@ class TestParity:
         away[5:8, 19:22] = False
         torch.testing.assert_close(result[..., away], wanted[..., away], rtol=0, atol=2e-6)
 
+    def test_small_taps_beside_a_huge_one(self, instruction_set: str) -> None:
+        # But for the pixel that the huge one leads to, all are made of the small ones alone.
+        given = inputs((14, 36), count=1)
+        given["skip"].zero_()[:, 2, 6, 20] = 1
+        given["weight"][3, 34, 0, 0] = 1e5
+        away = torch.ones(14, 36, dtype=torch.bool)
+        away[7, 21] = False
+        wanted = torch.from_numpy(exact(given)).float()
+        torch.testing.assert_close(run(given)[..., away], wanted[..., away], rtol=0, atol=2e-6)
+
     @pytest.mark.parametrize("value", [300.0, 1e6])
     @pytest.mark.parametrize("name", ["weight", "skip_weight"])
     def test_a_huge_tap(self, name: str, value: float, instruction_set: str) -> None:
