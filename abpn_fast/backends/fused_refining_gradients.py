@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from abpn_fast.backends import fused_blend_gradients
 from abpn_fast.backends.gradient_strips import in_strips
@@ -91,8 +90,7 @@ def _halved(grad: Tensor) -> Tensor:
     low = [*grad.shape[:2], *(-(-side // 2) for side in grad.shape[2:])]
     if 0 in low:
         return grad.new_zeros(low)
-    whole = pad(grad, (0, grad.shape[3] % 2, 0, grad.shape[2] % 2))
-    halved: Tensor = torch.ops.aten.upsample_bilinear2d_backward(whole, whole.shape[2:], low, False, 2.0, 2.0)
+    halved: Tensor = torch.ops.aten.upsample_bilinear2d_backward(grad, grad.shape[2:], low, False, 2.0, 2.0)
     return halved
 
 

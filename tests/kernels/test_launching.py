@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -35,6 +36,15 @@ def test_warps(monkeypatch: pytest.MonkeyPatch) -> None:
     for threads in (32, 64, 128):
         launching.start(kernel, 3, x, threads=threads)
     assert [options["num_warps"] for _, _, options in kernel.launched] == [1, 1, 2]
+
+
+def test_what_was_tuned_on_a_gpu_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
+    monkeypatch.setattr(launching, "tables", {"a GPU": {"levels": {"rows": 8}}}.get)
+    like = SimpleNamespace(is_cuda=True, device="cuda")
+    assert launching.tuned("levels", like, threads=64, rows=16) == {"threads": 64, "rows": 8}
+    assert launching.tuned("tiles", like, threads=64) == {"threads": 64}
+    assert launching.tuned("levels", torch.zeros(1), rows=16) == {"rows": 16}
 
 
 def test_nothing_to_do_launches_nothing() -> None:
