@@ -265,6 +265,16 @@ def test_photos_are_written_where_stdout_cannot_be(model: str, photo: Path, tmp_
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"in.png", "in2.png"}
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs a shell")
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_photos_are_written_where_streams_are_closed(closed: str, model: str, photo: Path, tmp_path: Path) -> None:
+    arguments = ["retouch", str(photo), "none.png", "-o", str(tmp_path / "out"), "--model", model]
+    command = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "abpn_fast", *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 1 and "Traceback" not in result.stderr and "error" not in result.stdout
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["in.png"]
+
+
 def test_a_failure_leaves_no_folder(model: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     refused(run("retouch", tmp_path / "no.jpg", "-o", tmp_path / "n9", "--model", model), 1, "no such photo")
