@@ -39,6 +39,7 @@ def _installed(backend: str) -> Path | None:
     files = sorted(Path(__file__).parent.glob(f"{name}.*"))
     if not files and backend == "cpu":
         raise RuntimeError(
-            "backend cpu is not compiled; run `python setup.py build_ext --inplace` with a C++17 compiler"
+            "backend cpu is not compiled; with torch and a C++17 compiler at hand, run in the clone "
+            "`pip install --no-build-isolation --no-deps --force-reinstall .`"
         )
     return files[0] if files else None

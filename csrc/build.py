@@ -10,6 +10,7 @@ from types import ModuleType
 
 from setuptools import Extension
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import CCompilerError
 
 _HERE = Path(__file__).parent
 
@@ -35,8 +36,12 @@ class BuildExtension(build_ext):
         """Torch's own class would add what its unstable interface needs."""
         if ext.name == "abpn_fast._C_cuda":
             cuda_build.compile_library(Path(self.get_ext_fullpath(ext.name)).resolve(), Path(self.build_temp) / "cuda")
-        else:
+            return
+        try:
             super().build_extension(ext)
+        except CCompilerError as error:
+            hint = "see above for why, or set ABPN_FAST_BUILD_CPU=0 to do without the fast CPU backend"
+            raise type(error)(f"{error}; {hint}") from error
 
 
 COMPILE_FLAGS = [
