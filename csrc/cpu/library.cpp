@@ -1,5 +1,7 @@
 // What torch.ops.abpn_fast_cpu offers.
+#if __has_include(<Python.h>)
 #include <Python.h>
+#endif
 
 #include <torch/csrc/stable/library.h>
 
@@ -69,8 +71,11 @@ STABLE_TORCH_LIBRARY_IMPL(abpn_fast_cpu, CPU, library) {
   library.impl("gated_conv_tiles", TORCH_BOX(&abpn::gated_conv_tiles));
 }
 
-// `import abpn_fast._C` loads the library, and loading it registers the operators.
+// `import abpn_fast._C` loads the library, and loading it registers the operators. The package loads it without Python,
+// so that Python's headers, which Linux distributions have in a package of their own, need not be there.
+#if __has_include(<Python.h>)
 PyMODINIT_FUNC PyInit__C() {
   static PyModuleDef module = {PyModuleDef_HEAD_INIT, "_C", nullptr, -1, nullptr, nullptr, nullptr, nullptr, nullptr};
   return PyModule_Create(&module);
 }
+#endif
