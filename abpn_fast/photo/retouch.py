@@ -125,8 +125,9 @@ def retouch_file(
         output = network(
             image,
             levels=levels,
-            strength=strength,
-            mask_threshold=mask_threshold,
+            # NumPy's numbers are real as well, the network takes Python's.
+            strength=float(strength),
+            mask_threshold=None if mask_threshold is None else float(mask_threshold),
             self_ensemble=self_ensemble,
             # Not asked for them, the network need not hold the intermediates.
             return_intermediates=targets.mask is not None or targets.blend is not None,

@@ -50,6 +50,13 @@ def test_result_is_what_the_model_computes(model: abpn_fast.ABPN, photo: Path, t
     assert report.backend in abpn_fast.compatible_backends(image, operator="upsample_refine_blend")
 
 
+def test_numbers_of_numpy(model: abpn_fast.ABPN, photo: Path, tmp_path: Path) -> None:
+    for name, number in (("own.png", float), ("numpy.png", np.float32)):
+        how: dict[str, Any] = {"strength": number(0.5), "mask_threshold": number(0.25)}
+        retouch_file(photo, tmp_path / name, model=model, levels=1, **how)
+    assert np.array_equal(pixels(tmp_path / "own.png"), pixels(tmp_path / "numpy.png"))
+
+
 @pytest.mark.parametrize("mode", ["RGB", "L", "LA", "RGBA", "P"])
 def test_strength_0_keeps_every_pixel(model: abpn_fast.ABPN, tmp_path: Path, mode: str) -> None:
     image = Image.fromarray(RGBA[..., :3] if mode == "P" else RGBA).convert(mode)
