@@ -41,7 +41,13 @@ _HOME = {
 def __getattr__(name: str) -> object:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = importlib.import_module(f"{__name__}.{_HOME[name]}")
+    try:
+        module = importlib.import_module(f"{__name__}.{_HOME[name]}")
+    except ModuleNotFoundError as error:
+        if _HOME[name] == "photo" and error.name == "PIL":
+            message = f"{name} needs Pillow, which is not installed; pip install 'abpn_fast[photo]'"
+            raise ModuleNotFoundError(message, name=error.name) from None
+        raise
     value = module if name == _HOME[name] else getattr(module, name)
     globals()[name] = value
     return value

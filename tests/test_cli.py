@@ -320,6 +320,11 @@ def test_help_imports_neither_torch_nor_pillow() -> None:
     assert result.stdout == "[]\n"
 
 
+def test_results_do_not_go_to_standard_output(photo: Path) -> None:
+    refused(run("retouch", photo, "-o", "-"), 2, "not to standard output")
+    assert not Path("-").exists()
+
+
 @pytest.fixture
 def trainings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Any]]:
     """Options and objective of every run that was asked for; none is run."""

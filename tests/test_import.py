@@ -36,6 +36,17 @@ assert not torch.cuda.is_initialized()
 """
 
 
+PHOTO = """
+import abpn_fast
+try:
+    abpn_fast.retouch_file
+except ModuleNotFoundError as error:
+    assert str(error).endswith("which is not installed; pip install 'abpn_fast[photo]'") and error.name == "PIL"
+else:
+    raise AssertionError("it was imported")
+"""
+
+
 def python(code: str, **environment: str) -> None:
     inherited = {name: os.environ[name] for name in ("PYTHONPATH", "HOME", "LD_LIBRARY_PATH") if name in os.environ}
     run = subprocess.run(
@@ -50,3 +61,7 @@ def test_import_is_light() -> None:
 
 def test_nothing_but_torch_is_needed() -> None:
     python(HIDE + IMPORT + NAMES + RUN, PATH="", CUDA_HOME="/nonexistent", CXX="/nonexistent/c++")
+
+
+def test_photo_files_ask_for_pillow_by_its_extra() -> None:
+    python(HIDE + PHOTO)

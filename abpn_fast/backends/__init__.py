@@ -18,6 +18,7 @@ from typing import Any
 
 from torch import Tensor
 
+from abpn_fast import native
 from abpn_fast.reference.pixels import WHITE
 
 _log = logging.getLogger("abpn_fast")
@@ -102,7 +103,10 @@ def requested(argument: str | None) -> str:
 
 
 def choose(backend: str, operator: str, tensors: Sequence[Tensor]) -> str:
-    """``backend``, or for ``"auto"`` the first that can run this call; what it passes over is logged once, with reason.
+    """``backend``, or for ``"auto"`` the first that can run this call.
+
+    What it passes over is logged once, with the reason; as a warning where backend ``cpu`` is not compiled, which would
+    run the call many times as fast.
 
     Raises:
         RuntimeError: ``backend`` cannot run this call; the message is the reason.
@@ -120,7 +124,8 @@ def choose(backend: str, operator: str, tensors: Sequence[Tensor]) -> str:
             return name
         if reason not in _told:
             _told.add(reason)
-            _log.info("%s", reason)
+            uncompiled = name == "cpu" and reason == native.why_missing("cpu")
+            _log.log(logging.WARNING if uncompiled else logging.INFO, "%s", reason)
     raise RuntimeError(f"no backend can run {operator} on {', '.join(str(t.device) for t in tensors)}")
 
 

@@ -77,6 +77,8 @@ def retouch(
     warnings.filterwarnings("ignore", module="PIL")
     logging.getLogger("imagecodecs").setLevel(logging.ERROR)
     with wrong_use():
+        if out == "-":
+            raise ValueError("results go to files, not to standard output; name one, or a folder")
         if results[0] != target and target.exists() and not target.is_dir():
             raise NotADirectoryError(f"{target} is a file; name a folder for the results")
         from abpn_fast.photo import retouch_file

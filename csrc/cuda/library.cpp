@@ -1,5 +1,7 @@
 // What torch.ops.abpn_fast_cuda offers.
+#if __has_include(<Python.h>)
 #include <Python.h>
+#endif
 
 #include <optional>
 #include <string>
@@ -212,9 +214,11 @@ STABLE_TORCH_LIBRARY_IMPL(abpn_fast_cuda, CUDA, library) {
   library.impl("convolution", TORCH_BOX(&abpn::convolution));
 }
 
-// `import abpn_fast._C_cuda` loads the library, and loading it registers the operators.
+// As for the CPU's library.
+#if __has_include(<Python.h>)
 PyMODINIT_FUNC PyInit__C_cuda() {
   static PyModuleDef module = {PyModuleDef_HEAD_INIT, "_C_cuda", nullptr, -1, nullptr, nullptr, nullptr, nullptr,
                                nullptr};
   return PyModule_Create(&module);
 }
+#endif

@@ -155,6 +155,18 @@ def test_a_reason_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     assert [record.getMessage() for record in caplog.records] == [REASON]
 
 
+def test_a_missing_library_is_a_warning(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(backends, "BACKENDS", ("cpu", "reference"))
+    monkeypatch.setattr(backends.native, "why_missing", lambda backend="cpu": "backend cpu is not compiled")
+    assert backends.choose("auto", "pyramid_down", [torch.rand(1, 3, 4, 4, dtype=torch.float64)]) == "reference"
+    assert caplog.records == []
+    for _ in range(2):
+        assert backends.choose("auto", "pyramid_down", [torch.rand(1, 3, 4, 4)]) == "reference"
+    assert [(each.levelname, each.getMessage()) for each in caplog.records] == [
+        ("WARNING", "backend cpu is not compiled")
+    ]
+
+
 def test_nothing_can_run_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "BACKENDS", ("fake",))
     with pytest.raises(RuntimeError, match="no backend can run pyramid_down on cpu"):
