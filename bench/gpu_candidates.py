@@ -53,8 +53,19 @@ def _compiled(mode: str) -> Callable[[reference.ABPN, Tensor], Call]:
 
 def _graphed(model: reference.ABPN, image: Tensor) -> Call:
     """The eager network, replayed on a copy of the image, as ``_ours_graphed`` is."""
-    recorded = image.clone(memory_format=torch.channels_last)
-    call, graph, stream = _channels_last(model, recorded), torch.cuda.CUDAGraph(), torch.cuda.Stream()
+    given = image.clone(memory_format=torch.channels_last)
+    replay = recorded(_channels_last(model, given))
+
+    def run() -> Tensor:
+        given.copy_(image)
+        return replay()
+
+    return run
+
+
+def recorded(call: Call) -> Call:
+    """``call`` as one CUDA graph, whose replay writes into the same memory every time."""
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         call()
@@ -64,7 +75,6 @@ def _graphed(model: reference.ABPN, image: Tensor) -> Call:
 
     def replay(_kept: Call = call) -> Tensor:
         """The graph reads the parameters of ``_kept``, but does not hold them."""
-        recorded.copy_(image)
         graph.replay()
         return result
 

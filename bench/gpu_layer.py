@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from abpn_fast import low_res, reference
-from bench import gpu_measure, images, networks, parity
+from bench import gpu_candidates, gpu_measure, images, networks, parity
 from tests.accuracy import assert_within_budget
 
 OURS, PLAIN = "abpn_fast", "PyTorch"
@@ -96,32 +96,15 @@ def whole_rows(layer: Whole, device: str, *, graphed: bool) -> dict[str, Any]:
     accuracy = str(layer.thumbnail.dtype).removeprefix("torch.")
 
     def runs(which: low_res.Layer) -> Callable[[], Tensor]:
-        return lambda: low_res.run(layer.model, which, layer.thumbnail)[1]
+        def run() -> Tensor:
+            return low_res.run(layer.model, which, layer.thumbnail)[1]
 
-    found = parity.check(runs(layer.ours)().float(), expected, layer.thumbnail.float(), accuracy)
-    if found.refusal is not None:
-        return {"refusal": found.refusal}
-    plain, ours = (_graph(runs(which)) if graphed else runs(which) for which in (layer.plain, layer.ours))
-    return _timed(plain, ours, device)
+        return gpu_candidates.recorded(run) if graphed else run
+
+    plain, ours = runs(layer.plain), runs(layer.ours)
+    found = parity.check(ours().float(), expected, layer.thumbnail.float(), accuracy)
+    return {"refusal": found.refusal} if found.refusal is not None else _timed(plain, ours, device)
 
 
 def _timed(plain: Callable[[], Any], ours: Callable[[], Any], device: str) -> dict[str, Any]:
     return {PLAIN: gpu_measure.timed(plain, device, queued=True), OURS: gpu_measure.timed(ours, device, queued=True)}
-
-
-def _graph(call: Callable[[], Tensor]) -> Callable[[], Tensor]:
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            call()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = call()
-
-    def replay() -> Tensor:
-        graph.replay()
-        return result
-
-    return replay

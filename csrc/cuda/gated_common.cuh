@@ -56,16 +56,16 @@ template <int pixels>
 struct alignas(16) Tables {
   // In elements, from the first tap that a pixel sees to each: four rows for the features, by odd row and column of the
   // pixel's window, and one for the skip.
-  static constexpr int taps = 9, rows = 5;
-  int64_t shift[rows * taps];
+  static constexpr int rows = 5;
+  int64_t shift[rows * most_taps];
   Pixel pixel[pixels];
 
   __device__ __forceinline__ void fill(const Task& task, const Place& place, int thread, int threads) {
     for (int i = thread; i < pixels; i += threads)
       pixel[i] = pixel_of(task.plan, place.phase, place.first_pixel + i);
-    if (thread >= rows * taps) return;
-    const int row = thread / taps, source = row < 4 ? features_source : skip_source;
-    const Shift by = shift_of(task.plan, source, {0, 0, 0, row / 2, row % 2}, thread % taps);
+    if (thread >= rows * most_taps) return;
+    const int row = thread / most_taps, source = row < 4 ? features_source : skip_source;
+    const Shift by = shift_of(task.plan, source, {0, 0, 0, row / 2, row % 2}, thread % most_taps);
     shift[thread] = by.rows * task.source[source].stride[2] + by.columns * task.source[source].stride[3];
   }
 };
@@ -82,7 +82,7 @@ template <class T>
 __device__ __forceinline__ Sight<T> sight_of(const Task& task, int source, const Pixel& pixel) {
   const Window seen = window(task.plan, source, pixel);
   const int row = source == features_source ? 2 * seen.odd_y + seen.odd_x : 4;
-  return {address<T>(task.source[source], pixel, 0, seen.y, seen.x), seen.inside, 9 * row};
+  return {address<T>(task.source[source], pixel, 0, seen.y, seen.x), seen.inside, most_taps * row};
 }
 
 __device__ __forceinline__ int64_t out_offset(const Task& task, const Pixel& pixel) {

@@ -66,10 +66,9 @@ struct Half {
     }
 
    private:
-    static constexpr unsigned taps = 9;
     static constexpr int loaded_rows = threads / chunks, loaded_pixels = pixels / loaded_rows;
     static constexpr int loaded_filters = (filters * outs + loaded_rows - 1) / loaded_rows;
-    static_assert(loaded_rows % outs == 0, "a thread's filters are of one channel");
+    static_assert(loaded_rows % outs == 0, "a thread's filters of a gated convolution are of one channel");
     static_assert(loaded_rows % 8 == 0, "a thread's chunks lie in one place of their rows");
 
     static __device__ __forceinline__ unsigned chunk() { return threadIdx.x % chunks; }
@@ -148,7 +147,7 @@ struct Half {
       for (unsigned row = first_row(); row < pixels; row += loaded_rows) {
 #pragma unroll
         for (unsigned k = chunk() * 8; k < chunk() * 8 + 8; ++k)
-          if (k >= taps) element(stage, row, k) = from_float<T>(0.0f);
+          if (k >= most_taps) element(stage, row, k) = from_float<T>(0.0f);
         if (chunk() == 3) continue;
         T values[3];
 #pragma unroll
@@ -183,7 +182,7 @@ struct Half {
       for (int i = 0; i < row_fragments; ++i)
 #pragma unroll
         for (unsigned half = 0; half < 2; ++half)
-          // Two chunks further, which is two bits of the place apart.
+          // The second half is two chunks further: another bit of the chunk's number, wherever the row puts it.
           gpu::load_matrices(a[i][half], stage + (pixels_ ^ half * 32) + i * 16 * row_bytes);
 #pragma unroll
       for (int set = 0; set < Sets; ++set)

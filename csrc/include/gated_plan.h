@@ -18,6 +18,8 @@ namespace abpn::gated {
 constexpr int step_size = 32;
 
 enum Source { features_source = 0, skip_source = 1, mask_source = 2, sources = 3 };
+// Of a 3x3 filter; where there are classes, features have four.
+constexpr int most_taps = 9;
 // Filters of a tile: those of F and of G, and of S where the skip is kept. A convolution alone has three parts of one
 // set.
 enum Filter { feature_filter = 0, gate_filter = 1, skip_filter = 2, filters = 3 };
@@ -125,9 +127,9 @@ inline Plan plan_weights(const Shape& shape, bool phased) {
   plan.shape = shape;
   if (shape.stride == 1) plan.shape.skip_height = shape.height, plan.shape.skip_width = shape.width;
   plan.phased = phased;
-  plan.segment[features_source] = segment_of(shape.features, phased ? 4 : 9);
-  plan.segment[skip_source] = segment_of(shape.skip, 9);
-  plan.segment[mask_source] = segment_of(shape.mask_height ? 1 : 0, 9);
+  plan.segment[features_source] = segment_of(shape.features, phased ? 4 : most_taps);
+  plan.segment[skip_source] = segment_of(shape.skip, most_taps);
+  plan.segment[mask_source] = segment_of(shape.mask_height ? 1 : 0, most_taps);
   plan.mask_row_scale = scale_of(shape.mask_height, shape.height);
   plan.mask_column_scale = scale_of(shape.mask_width, shape.width);
   int64_t packed = 0;
