@@ -7,6 +7,7 @@ import functools
 import math
 import os
 from collections.abc import Callable
+from numbers import Integral
 from pathlib import Path
 from typing import NamedTuple
 
@@ -135,7 +136,7 @@ class ABPN(reference.ABPN):
         """
         levels = self.check(image, levels, strength, mask_threshold)
         if strip_rows is not None:
-            check_strips(strip_rows)
+            strip_rows = check_strips(strip_rows)
             if return_intermediates:
                 raise ValueError("strip_rows keeps no intermediates; leave out strip_rows or return_intermediates")
         if out is not None:
@@ -393,7 +394,8 @@ def _is_unobserved(module: torch.nn.Module, kind: type[torch.nn.Module]) -> bool
     return type(module).forward is kind.forward and "forward" not in module.__dict__ and not any(hooks)
 
 
-def check_strips(strip_rows: object) -> None:
-    """Refuse ``strip_rows`` unless it is an integer >= 1."""
-    if isinstance(strip_rows, bool) or not isinstance(strip_rows, int) or strip_rows < 1:
+def check_strips(strip_rows: object) -> int:
+    """``strip_rows``, refused unless it is an integer >= 1."""
+    if isinstance(strip_rows, bool) or not isinstance(strip_rows, Integral) or strip_rows < 1:
         raise ValueError(f"strip_rows must be None or an integer >= 1, got {strip_rows!r}")
+    return int(strip_rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import NamedTuple
 
 import torch
@@ -81,10 +82,11 @@ def plan(
     """
     config = as_config(config)
     levels = _checked(height, width, dtype, backend, config, levels, batch, strip_rows)
+    height, width, batch = int(height), int(width), int(batch)  # NumPy's would overflow.
     if backend == "auto":
         backend = "cpu" if native.why_missing() is None and dtype != torch.float64 else "reference"
     item = dtype.itemsize if dtype.is_floating_point else 4
-    plain, rows = backend == "reference", strip_rows or height
+    plain, rows = backend == "reference", int(strip_rows or height)
     sizes = [(-(-height // (1 << i)), -(-width // (1 << i))) for i in range(levels + 1)]
     result = 0 if out else batch * 3 * dtype.itemsize * height * width
     multiple = (_UNFOLDED_LAYER if _unfolds(dtype) else _PLAIN_LAYER) if plain else None
@@ -125,7 +127,7 @@ def _checked(
 ) -> int:
     """The number of levels, if all arguments fit."""
     for name, value in (("height", height), ("width", width), ("batch", batch)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
             raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
     if dtype not in _DTYPES:
         raise TypeError(f"dtype must be one of {', '.join(map(str, _DTYPES))}, got {dtype!r}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -22,6 +23,12 @@ def measured(size: tuple[int, int], dtype: torch.dtype, backend: str, preset: st
         image = (image * (1 if dtype.is_floating_point else torch.iinfo(dtype).max)).to(dtype)
         with use_backend(backend):
             return peak_bytes(lambda: model(image, **options), torch.device("cpu"))
+
+
+def test_small_integers_of_numpy_do_not_overflow() -> None:
+    sizes = {"levels": 4, "batch": 2, "strip_rows": 128}
+    small = {name: np.uint8(size) for name, size in sizes.items()}
+    assert abpn_fast.plan(np.int16(8192), np.int16(4096), **small) == abpn_fast.plan(8192, 4096, **sizes)
 
 
 @pytest.mark.parametrize(

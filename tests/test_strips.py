@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -129,6 +130,13 @@ def test_cut_covers_every_row_once() -> None:
             pieces = list(strips.cut(height, rows, multiple))
             assert [row for piece in pieces for row in range(*piece)] == list(range(height))
             assert all(piece.begin % multiple == 0 for piece in pieces)
+
+
+def test_integers_of_numpy() -> None:
+    model, image = accelerate(random_model()).eval(), torch.rand(1, 3, 40, 24)
+    with torch.inference_mode():
+        own = model(image, levels=2, strip_rows=16)
+        assert torch.equal(model(image, levels=np.int8(2), strip_rows=np.int64(16)), own)
 
 
 def test_bad_strip_rows_are_refused() -> None:

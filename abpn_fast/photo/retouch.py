@@ -7,7 +7,7 @@ import dataclasses
 import math
 import os
 import time
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -118,7 +118,7 @@ def retouch_file(
     if not isinstance(network, reference.ABPN):
         network = ABPN.from_pretrained(network, device=device, dtype=dtype, sensitivity=sensitivity)
     height, width = original.pixels.shape[:2]
-    levels = photo_levels(height, width) if levels is None else levels
+    levels = photo_levels(height, width) if levels is None else int(levels)
     image = torch.from_numpy(original.pixels).permute(2, 0, 1)[None].to(next(network.parameters()).device)
     with torch.inference_mode(), backends.use_backend(backend) if backend else contextlib.nullcontext():
         used = _backend(network, image, levels)
@@ -132,7 +132,7 @@ def retouch_file(
             # Not asked for them, the network need not hold the intermediates.
             return_intermediates=targets.mask is not None or targets.blend is not None,
         )
-    write_files(_writers(targets, original, output, quality), overwrite, make_folders)
+    write_files(_writers(targets, original, output, int(quality)), overwrite, make_folders)
     return Report(targets.paths, (width, height), levels, time.perf_counter() - started, used)
 
 
@@ -177,13 +177,13 @@ def _check(model: object, levels: Any, sensitivity: Any, strength: Any, mask_thr
         raise ValueError("model must be in eval mode; call model.eval() first")
     if isinstance(model, reference.ABPN) and sensitivity:
         raise ValueError("sensitivity is of a model that is given by name; give this one's name, or leave it at 0")
-    if levels is not None and not (isinstance(levels, int) and levels >= 0):
+    if levels is not None and not (isinstance(levels, Integral) and int(levels) >= 0):
         raise ValueError(f"levels must be None or an integer >= 0, got {levels!r}")
     if not isinstance(strength, Real) or not math.isfinite(strength):
         raise ValueError(f"strength must be a finite number, got {strength!r}")
     if mask_threshold is not None and not (isinstance(mask_threshold, Real) and 0 <= float(mask_threshold) <= 1):
         raise ValueError(f"mask_threshold must be None or between 0 and 1, got {mask_threshold!r}")
-    if not isinstance(quality, int) or not 1 <= quality <= 100:
+    if not isinstance(quality, Integral) or not 1 <= int(quality) <= 100:
         raise ValueError(f"quality must be an integer between 1 and 100, got {quality!r}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Integral
 from typing import NamedTuple
 
 import torch
@@ -57,14 +58,14 @@ def check_levels(levels: int | None, height: int, width: int, config: ABPNConfig
     """``levels``, or the default; refused unless an integer from 0 to 32, where any picture is one pixel."""
     if levels is None:
         levels = default_levels(height, width)
-    elif isinstance(levels, bool) or not isinstance(levels, int) or not 0 <= levels <= _MOST_LEVELS:
+    elif isinstance(levels, bool) or not isinstance(levels, Integral) or not 0 <= levels <= _MOST_LEVELS:
         raise ValueError(f"levels must be None or an integer from 0 to {_MOST_LEVELS}, got {levels!r}")
     if config.refining and levels > (config.refining_levels or levels):
         raise ValueError(
             f"levels must be at most {config.refining_levels}, one refining module each, got {levels}; "
             "pass a smaller levels or configure refining_levels"
         )
-    return levels
+    return int(levels)
 
 
 def as_config(config: ABPNConfig | str) -> ABPNConfig:

@@ -56,6 +56,12 @@ def test_first_level_is_the_image(dtype: torch.dtype, levels: int, device: str) 
     assert all(level.dtype == torch.float32 for level in [*gaussian[1:], *high])
 
 
+def test_levels_of_numpy() -> None:
+    image = picture(1, 3, 9, 7)
+    for own, other in zip(*(abpn_fast.ops.laplacian_decompose(image, n) for n in (2, np.int8(2))), strict=True):
+        assert len(own) and all(map(torch.equal, own, other))
+
+
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_reconstructs(size: tuple[int, int], device: str) -> None:
     image = picture(2, 3, *size, dtype=torch.float64, device=device)
