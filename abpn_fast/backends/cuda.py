@@ -12,7 +12,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from abpn_fast import native
 from abpn_fast.backends import reference
-from abpn_fast.backends.gated_conv_gradient import gated_conv_backward
+from abpn_fast.backends.gated_conv_gradient import gated_conv_gradient
 
 __all__ = ["convolution", "gated_conv", "gated_conv_backward", "joined_convolution", "why_not"]
 
@@ -72,6 +72,25 @@ def gated_conv(
         torch.cuda.current_stream(skip.device).cuda_stream,
         out,
     )
+
+
+def gated_conv_backward(
+    grads: Sequence[Tensor],
+    arguments: dict[str, Any],
+    wanted: Sequence[str],
+    results: Callable[[Any], list[Tensor]],
+) -> list[Tensor]:
+    return gated_conv_gradient(grads[0], arguments, wanted, _through_gate)
+
+
+def _through_gate(both: Tensor, kept: Tensor | None, grad: Tensor, slope: float) -> tuple[Tensor, Tensor | None]:
+    last = not both.is_contiguous()
+    layout = torch.channels_last if last else torch.contiguous_format
+    both, grad = both.contiguous(memory_format=layout), grad.contiguous(memory_format=layout)
+    kept = None if kept is None else kept.contiguous(memory_format=layout)
+    stream = torch.cuda.current_stream(grad.device).cuda_stream
+    torch.ops.abpn_fast_cuda.gated_conv_gradient(both, kept, grad, slope, last, stream)
+    return both, kept
 
 
 def convolution(weight: Tensor, bias: Tensor, stride: int, negative_slope: float) -> Callable[[Tensor], Tensor] | None:

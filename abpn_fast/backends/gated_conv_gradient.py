@@ -1,4 +1,4 @@
-"""The gradient of ``gated_conv`` in PyTorch's own convolutions, on any device: nothing is stored between the passes."""
+"""The gradient of ``gated_conv`` around that of its gate, on any device: nothing is stored between the passes."""
 
 from __future__ import annotations
 
@@ -7,50 +7,39 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import conv2d, leaky_relu, pad
+from torch.nn.functional import conv2d, pad
 
 from abpn_fast.reference.gated_conv import attend
 
+# From what the activations of features and gate got, what that of the skip got or None, the gradient of the result and
+# the slope: the gradients of the first two, which may lie where those did.
+ThroughGate = Callable[[Tensor, "Tensor | None", Tensor, float], "tuple[Tensor, Tensor | None]"]
 
-def gated_conv_backward(
-    grads: Sequence[Tensor],
-    arguments: dict[str, Any],
-    wanted: Sequence[str],
-    results: Callable[[Any], list[Tensor]],
+
+def gated_conv_gradient(
+    grad: Tensor, arguments: dict[str, Any], wanted: Sequence[str], through_gate: ThroughGate
 ) -> list[Tensor]:
-    (grad,) = grads
+    """Gradients of the arguments that are named, by PyTorch's convolutions and ``through_gate``."""
     features, skip, mask = (arguments[name] for name in ("features", "skip", "mask"))
     weight, skip_weight = arguments["weight"], arguments["skip_weight"]
-    slope = arguments["negative_slope"]
     joined = attend(features, skip, mask)
-    feature, gate = conv2d(joined, weight, arguments["bias"], padding=1).chunk(2, 1)
-    gate = gate.sigmoid()
-    difference = leaky_relu(feature, slope)
-    found: dict[str, Tensor] = {}
+    both, kept = conv2d(joined, weight, arguments["bias"], padding=1), None
     if skip_weight is not None:
         kept = conv2d(skip, skip_weight, arguments["skip_bias"], padding=1)
-        difference = difference - leaky_relu(kept, slope)
-        found = _convolution(
-            _through(kept, grad * (1 - gate), slope), skip, skip_weight, wanted, ("skip", "skip_weight", "skip_bias")
-        )
+    both, kept = through_gate(both, kept, grad, arguments["negative_slope"])
+    found: dict[str, Tensor] = {}
+    if kept is not None:
+        found = _convolution(kept, skip, skip_weight, wanted, ("skip", "skip_weight", "skip_bias"))
         del kept
-    if not {"features", "skip", "mask", "weight", "bias"}.isdisjoint(wanted):
-        pair = torch.cat([_through(feature, grad * gate, slope), grad * difference * (gate * (1 - gate))], 1)
-        del feature, gate, difference
-        asked = ["joined" if name in ("features", "skip", "mask") else name for name in wanted]
-        both = _convolution(pair, joined, weight, asked, ("joined", "weight", "bias"))
-        del joined, pair
-        if "joined" in both:
-            both |= _parted(both.pop("joined"), features, skip, mask, wanted)
-        if "skip" in both and "skip" in found:
-            found["skip"] += both.pop("skip")
-        found |= both
+    asked = ["joined" if name in ("features", "skip", "mask") else name for name in wanted]
+    of_both = _convolution(both, joined, weight, asked, ("joined", "weight", "bias"))
+    del both, joined
+    if "joined" in of_both:
+        of_both |= _parted(of_both.pop("joined"), features, skip, mask, wanted)
+    if "skip" in of_both and "skip" in found:
+        found["skip"] += of_both.pop("skip")
+    found |= of_both
     return [found[name].contiguous() for name in wanted]
-
-
-def _through(x: Tensor, grad: Tensor, slope: float) -> Tensor:
-    """The gradient before the leaky ReLU of x."""
-    return torch.where(x > 0, grad, slope * grad)
 
 
 def _convolution(

@@ -114,11 +114,16 @@ __device__ __forceinline__ Pair pair_of(const Task& task, int channel) {
   return pair;
 }
 
+template <class T>
+__device__ __forceinline__ float sigmoid(float x) {
+  return sizeof(T) == 2 ? gpu::fast_sigmoid(x) : 1.0f / (1.0f + expf(-x));
+}
+
 // F * G + S * (1 - G), or F * G, of one channel's sums with their biases.
 template <class T>
 __device__ __forceinline__ T blended(const Task& task, float feature, float gate, float skip) {
   const float f = activated(feature, task.slope);
-  const float g = sizeof(T) == 2 ? gpu::fast_sigmoid(gate) : 1.0f / (1.0f + expf(-gate));
+  const float g = sigmoid<T>(gate);
   if (!task.plan.shape.kept) return from_float<T>(f * g);
   return from_float<T>(f * g + activated(skip, task.slope) * (1.0f - g));
 }

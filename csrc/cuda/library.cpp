@@ -3,6 +3,7 @@
 #include <Python.h>
 #endif
 
+#include <array>
 #include <optional>
 #include <string>
 
@@ -12,6 +13,7 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include "gated_gradient.h"
 #include "gated_task.h"
 #include "gated_weights.h"
 
@@ -184,6 +186,33 @@ void convolution(std::optional<Tensor> features, Tensor skip, Tensor packed, Ten
   launch_on(task, shape, phased, packed, skip, stream, out);
 }
 
+void check_dense(const char* name, const Tensor& tensor, bool channels_last) {
+  int64_t wanted = 1;
+  for (const int64_t axis : channels_last ? std::array{1, 3, 2, 0} : std::array{3, 2, 1, 0}) {
+    check(tensor.size(axis) == 1 || tensor.stride(axis) == wanted, std::string(name) + " must be dense in its layout");
+    wanted *= tensor.size(axis);
+  }
+}
+
+// In place: what the activations of features and gate, and of the skip, got becomes its gradient.
+void gated_conv_gradient(Tensor both, std::optional<Tensor> kept, Tensor grad, double negative_slope,
+                         bool channels_last, int64_t stream) {
+  const int64_t count = grad.size(0), channels = grad.size(1), height = grad.size(2), width = grad.size(3);
+  check_tensor("both", both, {count, 2 * channels, height, width}, grad);
+  check_dense("both", both, channels_last);
+  check_dense("grad", grad, channels_last);
+  if (kept) {
+    check_tensor("kept", *kept, {count, channels, height, width}, grad);
+    check_dense("kept", *kept, channels_last);
+  }
+  const torch::stable::accelerator::DeviceGuard guard(grad.get_device_index());
+  const int64_t pixels = height * width;
+  check_launch(launch_gradient({both.mutable_data_ptr(), kept ? kept->mutable_data_ptr() : nullptr,
+                                grad.const_data_ptr(), channels_last ? count * pixels : count,
+                                channels_last ? channels : channels * pixels, static_cast<float>(negative_slope)},
+                               type_of(grad), reinterpret_cast<void*>(stream)));
+}
+
 }  // namespace
 }  // namespace abpn
 
@@ -201,6 +230,9 @@ STABLE_TORCH_LIBRARY(abpn_fast_cuda, library) {
   library.def(
       "convolution(Tensor? features, Tensor skip, Tensor packed, Tensor bias, float negative_slope, int stride, "
       "bool phased, int stream, Tensor(a!) out) -> ()");
+  library.def(
+      "gated_conv_gradient(Tensor(a!) both, Tensor(b!)? kept, Tensor grad, float negative_slope, bool channels_last, "
+      "int stream) -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(abpn_fast_cuda, CompositeExplicitAutograd, library) {
@@ -212,6 +244,7 @@ STABLE_TORCH_LIBRARY_IMPL(abpn_fast_cuda, CUDA, library) {
   library.impl("gated_conv_pack", TORCH_BOX(&abpn::pack));
   library.impl("gated_conv", TORCH_BOX(&abpn::gated_conv));
   library.impl("convolution", TORCH_BOX(&abpn::convolution));
+  library.impl("gated_conv_gradient", TORCH_BOX(&abpn::gated_conv_gradient));
 }
 
 // As for the CPU's library.

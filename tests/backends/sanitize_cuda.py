@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 import abpn_fast
-from tests.backends.test_cuda import check, inputs
+from tests.backends.test_cuda import check, check_gradient, inputs
 
 # Every kernel, whole and phased, split and not, with tiles that stick out on every side.
 SHAPES = [
@@ -24,9 +24,11 @@ def main() -> None:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     for dtype in (torch.float16, torch.bfloat16, torch.float32):
         for features, skip, out, size in SHAPES:
-            check(inputs(features, skip, out, size, count=2, dtype=dtype))
+            given = inputs(features, skip, out, size, count=2, dtype=dtype)
+            check(given)
+            check_gradient(given)
     torch.cuda.synchronize()
-    print(f"{3 * len(SHAPES)} gated convolutions within their budgets", flush=True)
+    print(f"{3 * len(SHAPES)} gated convolutions and their gradients within their budgets", flush=True)
     for dtype in (torch.float16, torch.float32):
         whole_network(dtype)
         print(f"the network in {dtype}", flush=True)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import random
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -60,6 +61,21 @@ def check(given: Inputs) -> Tensor:
     return result
 
 
+def check_gradient(given: Inputs) -> None:
+    """Of every tensor, within twice the error of the reference's in the same dtype."""
+    names = list(tensors(given))
+    grad = torch.randn_like(reference.gated_conv(**given))
+
+    def found(dtype: torch.dtype, function: Callable[..., Tensor], **how: Any) -> tuple[Tensor, ...]:
+        leaves = {name: given[name].detach().to(dtype).requires_grad_() for name in names}
+        return torch.autograd.grad(function(**given | leaves, **how), list(leaves.values()), grad.to(dtype))
+
+    results = found(grad.dtype, abpn_fast.ops.gated_conv, backend="cuda")
+    plain, exact = found(grad.dtype, reference.gated_conv), found(torch.float64, reference.gated_conv)
+    for each in zip(results, plain, exact, strict=True):
+        within_budget(*each)
+
+
 def within_budget(result: Tensor, plain: Tensor, exact: Tensor) -> None:
     found, allowed = ((each.double() - exact).abs().max().item() for each in (result, plain))
     ulps = 4 * torch.finfo(result.dtype).eps * exact.abs().max().item()
@@ -115,6 +131,15 @@ class TestOnTheGPU:
                 result = convolution(given["skip"])
             assert result.dtype == dtype
             within_budget(result, run(dtype), run(torch.float64))
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+    @pytest.mark.parametrize("kept", [False, True], ids=["gated", "lam"])
+    def test_gradient(self, dtype: torch.dtype, kept: bool) -> None:
+        for channels in ((16, 24, 32), (9, 7, 5)):
+            given = inputs(*channels, (13, 22), count=2, dtype=dtype)
+            given |= {} if kept else {"skip_weight": None, "skip_bias": None}
+            for each in (given, {k: v.contiguous() if isinstance(v, Tensor) else v for k, v in given.items()}):
+                check_gradient(each)
 
     def test_changed_weights_are_seen(self) -> None:
         given = inputs(16, 8, 24, (10, 12))
@@ -186,8 +211,22 @@ class TestOnTheGPU:
             )
 
 
+def through_gate(both: Tensor, kept: Tensor | None, grad: Tensor, slope: float) -> tuple[Tensor, Tensor | None]:
+    """What the library's kernel computes, in any dtype on any device."""
+    feature, gate = both.chunk(2, 1)
+    gate = gate.sigmoid()
+    f, s = (grad.new_zeros(()) if x is None else torch.where(x > 0, 1, slope).to(grad) for x in (feature, kept))
+    difference = f * feature if kept is None else f * feature - s * kept
+    found = torch.cat([grad * gate * f, grad * difference * gate * (1 - gate)], 1)
+    return found, None if kept is None else grad * (1 - gate) * s
+
+
 class TestGradient:
-    """Needs no GPU: it is made of PyTorch's own operators."""
+    """Of all around the gate, whose kernel tests/csrc/test_gated_gradient.py has; needs no GPU."""
+
+    @pytest.fixture(autouse=True)
+    def gate(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(cuda, "_through_gate", through_gate)
 
     @pytest.mark.parametrize("size", [(1, 1), (3, 4), (6, 5)], ids=str)
     @pytest.mark.parametrize(

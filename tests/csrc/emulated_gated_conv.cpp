@@ -2,6 +2,7 @@
 #include "emulated_device.h"
 
 #include "gated_float.cuh"
+#include "gated_gradient.cuh"
 #include "gated_half.cuh"
 
 using namespace abpn;
@@ -92,4 +93,19 @@ extern "C" const char* emulate(const int64_t* shape, int kernel, int type, int m
     error = caught.what();
     return error.c_str();
   }
+}
+
+// both and kept in place; runs of `run` numbers of grad, `count` times. Returns whether they went in groups of 16 bytes.
+extern "C" int emulate_gradient(void* both, void* kept, const void* grad, int64_t count, int64_t run, int type,
+                                float slope) {
+  const GradientTask task{both, kept, grad, count, run, slope};
+  const auto go = [&](auto element) {
+    using T = decltype(element);
+    constexpr int many = 16 / sizeof(T);
+    const bool groups = in_groups<T>(task);
+    for (int64_t i = 0; i < count * run / (groups ? many : 1); ++i)
+      groups ? gate_gradient<T, many>(task, i) : gate_gradient<T, 1>(task, i);
+    return groups;
+  };
+  return type == 2 ? go(float{}) : type == 1 ? go(__nv_bfloat16{}) : go(__half{});
 }

@@ -97,5 +97,18 @@ def gated_conv(
         raise RuntimeError(error.decode())
 
 
+def gated_gradient(both: Tensor, kept: Tensor | None, grad: Tensor, negative_slope: float, *, last: bool) -> bool:
+    """As the library's ``gated_conv_gradient``; whether numbers went by groups of 16 bytes."""
+    count, channels, height, width = grad.shape
+    runs = (count * height * width, channels) if last else (count, channels * height * width)
+    groups = _library().emulate_gradient(
+        *(ctypes.c_void_p(_address(tensor)) for tensor in (both, kept, grad)),
+        *map(ctypes.c_int64, runs),
+        _TYPES.index(grad.dtype),
+        ctypes.c_float(negative_slope),
+    )
+    return bool(groups)
+
+
 def _address(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()

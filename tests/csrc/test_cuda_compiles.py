@@ -29,15 +29,17 @@ REGISTERS = {
     "gated_conv_reduce<Half<NarrowCut>>": 64,
     "gated_conv_reduce<Full>": 64,
     "gated_conv_pack": 64,
+    "gated_gradient": 64,
 }
+SOURCES = ("gated_conv", "gated_gradient")
 
 
-def compiled(architecture: str, folder: Path) -> tuple[Path, str]:
-    """The cubin of the kernels and what ptxas said."""
+def compiled(architecture: str, name: str, folder: Path) -> tuple[Path, str]:
+    """The cubin of a file's kernels and what ptxas said."""
     (flag,) = cuda_build.architecture_flags(architecture)
-    made = folder / f"{architecture}.cubin"
+    made = folder / f"{name}-{architecture}.cubin"
     headers = [f"-I{cuda_build.SOURCES / name}" for name in ("include", "cuda")]
-    source = cuda_build.SOURCES / "cuda" / "gated_conv.cu"
+    source = cuda_build.SOURCES / "cuda" / f"{name}.cu"
     command = [
         str(cuda_build.nvcc()),
         *cuda_build.NVCC_FLAGS,
@@ -53,23 +55,25 @@ def compiled(architecture: str, folder: Path) -> tuple[Path, str]:
 
 
 @pytest.fixture(scope="module")
-def cubins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[Path, str]]]:
+def cubins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[tuple[Path, str]]]]:
     folder = tmp_path_factory.mktemp("cubins")
     with ThreadPoolExecutor(2) as pool:
-        yield dict(zip(ARCHITECTURES, pool.map(lambda name: compiled(name, folder), ARCHITECTURES), strict=True))
+        made = {(each, name): pool.submit(compiled, each, name, folder) for each in ARCHITECTURES for name in SOURCES}
+        yield {each: [made[each, name].result() for name in SOURCES] for each in ARCHITECTURES}
 
 
 def short(mangled: str) -> str:
     """``gated_conv<Half<WideCut>>`` and so on, whatever the precision."""
-    kernel = next(name for name in ("gated_conv_reduce", "gated_conv_pack", "gated_conv") if name in mangled)
+    names = ("gated_conv_reduce", "gated_conv_pack", "gated_gradient", "gated_conv")
+    kernel = next(name for name in names if name in mangled)
     cut = re.search(r"(Wide|Middle|Narrow)Cut", mangled)
-    policy = "" if kernel == "gated_conv_pack" else f"<Half<{cut[0]}>>" if cut else "<Full>"
+    policy = "" if kernel in ("gated_conv_pack", "gated_gradient") else f"<Half<{cut[0]}>>" if cut else "<Full>"
     return kernel + policy
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_registers_and_spills(cubins: dict[str, tuple[Path, str]], architecture: str) -> None:
-    log = cubins[architecture][1]
+def test_registers_and_spills(cubins: dict[str, list[tuple[Path, str]]], architecture: str) -> None:
+    log = "\n".join(log for _, log in cubins[architecture])
     kernels = re.findall(
         r"Compiling entry function '(\w+)'.*?(\d+) bytes spill stores, (\d+) bytes spill loads.*?Used (\d+) registers",
         log,
@@ -90,11 +94,15 @@ def disassembler() -> str | None:
 
 @pytest.mark.skipif(disassembler() is None, reason="there is no cuobjdump")
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_tensor_cores(cubins: dict[str, tuple[Path, str]], architecture: str) -> None:
-    command = [str(disassembler()), "-sass", str(cubins[architecture][0])]
-    listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    kernels = dict(re.findall(r"Function : (\w+)(.*?)(?=Function : |\Z)", listing, re.DOTALL))
+def test_instructions(cubins: dict[str, list[tuple[Path, str]]], architecture: str) -> None:
+    kernels: dict[str, str] = {}
+    for cubin, _ in cubins[architecture]:
+        command = [str(disassembler()), "-sass", str(cubin)]
+        listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        kernels |= dict(re.findall(r"Function : (\w+)(.*?)(?=Function : |\Z)", listing, re.DOTALL))
     assert {short(name) for name in kernels} == set(REGISTERS)
+    groups = [code for name, code in kernels.items() if short(name) == "gated_gradient" and "LDG.E.128" in code]
+    assert len(groups) == 3 and all("STG.E.128" in code for code in groups)
     for name, code in kernels.items():
         is_half = short(name).startswith("gated_conv<Half")
         assert ("HMMA.16816.F32" in code) == is_half, name
