@@ -333,7 +333,7 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Any]]:
 
     def train(options: Any, objective: Any, report: Any) -> None:
         seen.append((options, objective))
-        report({"step": 1, "loss": 0.25})
+        report({"step": 10250, "loss": 0.123456})
 
     monkeypatch.setattr(trainer, "train", train)
     return seen
@@ -348,7 +348,7 @@ def test_train_passes_its_options_on(tmp_path: Path, trainings: list[tuple[Any, 
     assert result.exit_code == 0, result.output
     expected = Options([Path("a"), Path("b")], [Path("c")], tmp_path, steps=7, seed=3, bf16=True)
     assert trainings == [(expected, Objective())]
-    assert "step 1, loss 0.25" in result.stdout and f"model: {tmp_path / 'model'}" in result.stdout
+    assert result.stdout == f"step 10250, loss 0.1235\nmodel: {tmp_path / 'model'}\n"
 
 
 def test_train_knows_a_folder_of_pairs(tmp_path: Path, trainings: list[tuple[Any, Any]]) -> None:
