@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -351,6 +352,23 @@ def test_train_passes_its_options_on(tmp_path: Path, trainings: list[tuple[Any, 
     assert result.stdout == f"step 10250, loss 0.1235\nmodel: {tmp_path / 'model'}\n"
 
 
+def test_train_has_an_option_for_each_of_a_run(tmp_path: Path, trainings: list[tuple[Any, Any]]) -> None:
+    from abpn_fast.training.trainer import Options
+
+    told: dict[str, Any] = {"preset": "medium", "start": "small", "steps": 7, "batch": 16, "size": 128, "levels": 1}
+    told |= {"optimizer": "muon", "learning_rate": 0.5, "warmup": 0, "seed": 3, "accelerator": "cuda", "every": 9}
+    told |= {"workers": 3, "averaging": 0.25, "bad": "skip"}
+    options = [part for name, value in told.items() for part in (f"--{name.replace('_', '-')}", value)]
+    arguments = ("train", "a", "--validation", "b", "--run", tmp_path, "--crop", "--bf16", *options)
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    told |= {"crop": True, "bf16": True}
+    assert trainings[0][0] == Options([Path("a")], [Path("b")], tmp_path, **told)
+    fields = {field.name for field in dataclasses.fields(Options)}
+    assert fields == {*told, "photos", "validation", "run", "recipe", "schedule"}
+    refused(run(*arguments, "--size", 63), 2, "--size")
+
+
 def test_train_knows_a_folder_of_pairs(tmp_path: Path, trainings: list[tuple[Any, Any]]) -> None:
     from abpn_fast.training.objective import Objective
     from abpn_fast.training.trainer import Options
@@ -362,6 +380,11 @@ def test_train_knows_a_folder_of_pairs(tmp_path: Path, trainings: list[tuple[Any
     assert result.exit_code == 0, result.output
     expected = Options.paper(tmp_path, tmp_path / "run", start="small", workers=0, bad="skip", crop=True)
     assert trainings == [(expected, Objective())]
+    for folders, recipe in (((tmp_path,), ("--recipe", "synthetic")), ((tmp_path, "clean"), ())):
+        result = run("train", *folders, "--run", tmp_path / "run", "--validation", "b", *recipe)
+        assert result.exit_code == 0, result.output
+        expected = Options([Path(folder) for folder in folders], [Path("b")], tmp_path / "run")
+        assert trainings[-1] == (expected, Objective())
     refused(run("train", tmp_path, tmp_path, "--run", "x"), 2, "pairs come from one folder")
     refused(run("train", tmp_path, "--run", "x", "--validation", tmp_path), 2, "no --validation")
 
@@ -421,6 +444,37 @@ def test_evaluate_prints_the_identity_beside_the_model(
     assert {row.split()[0]: len(row.split()) for row in rows}["psnr_inside"] == 3
 
 
+def test_evaluate_passes_its_options_on(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluation = pytest.importorskip("abpn_fast.training.evaluate")
+    seen: list[Any] = []
+
+    def named(folders: list[Path], **options: Any) -> tuple[list[Any], list[str]]:
+        seen.append((folders, options))
+        return [], ["one", "two", "three"]
+
+    def measure(network: Any, pairs: list[Any], *, names: list[str], **options: Any) -> list[Any]:
+        seen.append(options)
+        return [
+            evaluation.Row(image, method, {"psnr_inside": 1}) for image in names[:2] for method in ("model", "identity")
+        ]
+
+    monkeypatch.setattr(evaluation, "named", named)
+    monkeypatch.setattr(evaluation, "measure", measure)
+    monkeypatch.setattr("abpn_fast.training.lpips.available", lambda names: (dict.fromkeys(names), []))
+    assert run("evaluate", "a", "b", "--model", model).exit_code == 0
+    assert seen[0] == ([Path("a"), Path("b")], {"size": 1024, "levels": 2, "every": False, "bad": "refuse"})
+    assert seen[1] == {"self_ensemble": False, "methods": None, "lpips": {"alex": None}}
+    extra = ("--size", 128, "--levels", 3, "--all", "--bad", "skip", "--self-ensemble", "--vgg")
+    result = run("evaluate", "a", "--model", model, *extra, "--json", tmp_path / "scores.json")
+    assert result.stdout.splitlines()[-1] == "images              2 of 3, the rest unchanged or changed everywhere"
+    assert seen[2] == ([Path("a")], {"size": 128, "levels": 3, "every": True, "bad": "skip"})
+    assert seen[3] == {"self_ensemble": True, "methods": None, "lpips": {"alex": None, "vgg": None}}
+    assert json.loads((tmp_path / "scores.json").read_text())["model"] == model
+    for option in ("--json", "--csv"):
+        refused(run("evaluate", "a", option, tmp_path / "none" / "file"), 2, "none; ")
+    assert len(seen) == 4
+
+
 def test_evaluate_compares_and_writes_files(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("cv2")
     monkeypatch.setenv("ABPN_FAST_CACHE", str(tmp_path / "cache"))
@@ -466,21 +520,32 @@ def test_fetch_vgg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_ablate_passes_its_options_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ablation = pytest.importorskip("abpn_fast.training.ablation")
-    seen = []
+    from abpn_fast.training.trainer import Options
+
+    seen: list[Any] = []
 
     def ablate(options: Any, config: Any, **more: Any) -> dict[str, dict[str, float]]:
-        seen.append((options.run, options.steps, options.seed, options.schedule, config.encoder_widths, more["names"]))
+        seen.append((options, config.encoder_widths, more["names"], more["lpips"]))
         more["report"]("full", {"step": 7, "psnr_inside": 20.0})
+        more["report"]("blend-rgb", {"step": 7})
         return {"identity": {"psnr": 30.0, "psnr_inside": 20.0, "psnr_outside": 40.0, "ssim": 0.9}}
 
     monkeypatch.setattr(ablation, "ablate", ablate)
+    monkeypatch.setattr("abpn_fast.training.lpips.available", lambda names: (dict.fromkeys(names), []))
     common = ("ablate", "a", "--validation", "c", "--run", tmp_path)
-    result = run(*common, "--steps", 7, "--seed", 3, "--variant", "full")
+    extra = ("--steps", 7, "--seed", 3, "--variant", "full", "--accelerator", "cuda", "--workers", 2)
+    result = run(*common, *extra)
     assert result.exit_code == 0, result.output
-    assert seen[0] == (tmp_path, 7, 3, ablation.SCHEDULE, (8, 16, 32, 64, 64, 64), ["full"])
-    assert "full: step 7, PSNR inside 20.00" in result.stderr
-    assert "| identity |" in result.stdout
+    expected = Options([Path("a")], [Path("c")], tmp_path, schedule=ablation.SCHEDULE, averaging=0.99, workers=0)
+    length = {"steps": 7, "warmup": 7, "every": 3}
+    told = dataclasses.replace(expected, **length, seed=3, accelerator="cuda", workers=2)
+    assert seen[0] == (told, (8, 16, 32, 64, 64, 64), ["full"], {"alex": None})
+    assert result.stderr == "full: step 7, PSNR inside 20.00\nblend-rgb: step 7, PSNR inside nan\n"
+    assert "| identity |" in result.stdout and not result.stdout.endswith("\n\n")
     assert run(*common, "--widths", "small").exit_code == 0
-    assert seen[1][4:] == ((16, 32, 64, 128, 128, 128), list(ablation.VARIANTS))
+    length = {"steps": 1500, "warmup": 30, "every": 500}
+    told = dataclasses.replace(expected, **length)
+    assert seen[1] == (told, (16, 32, 64, 128, 128, 128), list(ablation.VARIANTS), {"alex": None})
     refused(run(*common, "--widths", "1,2,x"), 2, "widths must be six integers")
     refused(run(*common, "--widths", "1,2"), 2, "encoder_widths must be six positive integers")
+    refused(run(*common, "--steps", 0), 2, "--steps")

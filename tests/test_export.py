@@ -97,14 +97,21 @@ def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    saved = reference.ABPN(abpn_fast.ABPNConfig((4, 8, 8, 8, 8, 8)))
+    abpn_fast.accelerate(saved).save_pretrained(tmp_path / "saved")
+    moved = saved.mask_branch.head.bias + 1.5
+
     def write(model: abpn_fast.ABPN, path: Path, *, levels: int) -> None:
         assert levels == 2 and isinstance(model, abpn_fast.ABPN)
-        path.write_bytes(b"x" * 3_000_000)
+        assert torch.equal(model.mask_branch.head.bias, moved)
+        path.write_bytes(b"x" * 3_600_000)
 
     monkeypatch.setattr(abpn_fast, "export_onnx", write)
-    command = ["export", str(tmp_path / "small.onnx"), "--levels", "2"]
+    model = ["--model", str(tmp_path / "saved"), "--sensitivity", "1.5"]
+    command = ["export", str(tmp_path / "small.onnx"), "--levels", "2", *model]
     done = CliRunner().invoke(app, command)
-    assert (done.exit_code, done.stdout) == (0, f"{tmp_path / 'small.onnx'}: levels 2, 3 MB\n")
+    assert (done.exit_code, done.stdout) == (0, f"{tmp_path / 'small.onnx'}: levels 2, 4 MB\n")
     again = CliRunner().invoke(app, command)
     assert again.exit_code == 2 and "exists already" in again.stderr
     assert CliRunner().invoke(app, [*command, "--overwrite"]).exit_code == 0
