@@ -13,13 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import typer
 from PIL import Image
 from typer.testing import CliRunner, Result
 
 import abpn_fast
 from abpn_fast.cli import app
+from abpn_fast.cli.failures import wrong_use
 from abpn_fast.cli.retouch import _progress
 from abpn_fast.cli.stopping import stops_cleanly
+from abpn_fast.photo import Report
 from tests.photo.test_png16 import png
 
 RGB = np.random.default_rng(0).integers(0, 256, (66, 90, 3), np.uint8)
@@ -180,6 +183,8 @@ def test_a_bad_photo_leaves_nothing(model: str, tmp_path: Path, data: bytes) -> 
         (("retouch", "in.png", "-o", "out.png", "--dtype", "int8"), "--dtype"),
         (("retouch", "in.png", "-o", "out.png", "--levels", "-1"), "--levels"),
         (("retouch", "in.png", "-o", "out.png", "--quality", "101"), "--quality"),
+        (("retouch", "in.png", "-o", "out.png", "--quality", "0"), "--quality"),
+        (("retouch", "in.png", "-o", "out.png", "--mask-threshold", "1.5"), "--mask-threshold"),
         (("retouch", "in.png", "-o", "out.png", "--wrong"), "--wrong"),
         (("retouch", "in.png", "x/in.png", "-o", "out"), "several photos would be written to out/in.png"),
         (("retouch", "in.png", "in.jpg", "-o", "out", "--compare"), "out/in.compare.jpg"),
@@ -234,6 +239,8 @@ def test_signals_are_given_back_and_ignored_ones_stay_ignored() -> None:
             assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
             with pytest.raises(SystemExit, match="143"):
                 os.kill(os.getpid(), signal.SIGTERM)
+            # A second one does not break off the clean-up.
+            os.kill(os.getpid(), signal.SIGTERM)
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
@@ -276,11 +283,65 @@ def test_photos_are_written_where_streams_are_closed(closed: str, model: str, ph
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["in.png"]
 
 
+def test_retouch_passes_its_options_on(
+    model: str, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[dict[str, Any]] = []
+
+    def retouch_file(photo: Path, out: Path, *, model: Any, **options: Any) -> Report:
+        parameter = next(model.parameters())
+        seen.append(options | {"out": out, "device": parameter.device.type, "dtype": parameter.dtype})
+        if len(seen) == 2:
+            raise ValueError("it is too dark")
+        return Report((out,), (90, 66), 3, 0.16, "cpu")
+
+    monkeypatch.setattr(abpn_fast.photo, "retouch_file", retouch_file)
+    folder = tmp_path / "v1.5"
+    result = run("retouch", photo, "b.jpg", "-o", folder, "--model", model)
+    assert (result.exit_code, result.stdout) == (1, f"{folder / 'in.png'}: 90 x 66, levels 3, 0.2 s\n")
+    assert result.stderr == "error: b.jpg: it is too dark\n"
+    told: dict[str, Any] = {"levels": None, "strength": 1.0, "mask_threshold": None, "self_ensemble": False}
+    told |= {"backend": None, "overwrite": False, "quality": 95, "make_folders": True}
+    told |= dict.fromkeys(("save_mask", "save_blend", "compare"))
+    told |= {"device": "cpu", "dtype": torch.float32}
+    assert seen == [told | {"out": folder / "in.png"}, told | {"out": folder / "b.jpg"}]
+    told |= {"levels": 0, "strength": 0.5, "mask_threshold": 0.25, "self_ensemble": True, "backend": "reference"}
+    told |= {"overwrite": True, "quality": 7, "make_folders": False}
+    told |= {"device": "meta", "dtype": torch.bfloat16, "compare": tmp_path / "out.compare.jpg"}
+    options = ("--levels", 0, "--strength", 0.5, "--mask-threshold", 0.25, "--self-ensemble", "--backend", "reference")
+    options += ("--overwrite", "--quality", 7, "--device", "meta", "--dtype", "bfloat16", "--compare")
+    assert run("retouch", photo, "-o", tmp_path / "out.png", "--model", model, *options).exit_code == 0
+    assert seen[2] == told | {"out": tmp_path / "out.png"}
+
+
 def test_a_failure_leaves_no_folder(model: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     refused(run("retouch", tmp_path / "no.jpg", "-o", tmp_path / "n9", "--model", model), 1, "no such photo")
     refused(run("retouch", "a.jpg", "b.jpg", "-o", tmp_path / "file", "--model", model), 2, "file is a file; name a")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (FloatingPointError("the loss is nan"), "the loss is nan"),
+        (MemoryError(), "MemoryError"),
+        (TypeError("no such dtype"), "no such dtype"),
+        (RuntimeError("one line\nand another"), "one line"),
+        (FileNotFoundError(2, "No such file or directory", "x.png"), "No such file or directory: x.png"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (OSError("cannot identify it"), "cannot identify it"),
+        (ModuleNotFoundError(name="cv2"), "cv2 is not installed; pip install 'abpn_fast[compare]'"),
+        (ModuleNotFoundError(name="onnx.helper"), "onnx.helper is not installed; pip install 'abpn_fast[export]'"),
+        (ModuleNotFoundError(name="platformdirs"), "platformdirs is not installed; pip install 'abpn_fast[train]'"),
+    ],
+    ids=repr,
+)
+def test_a_failure_is_told_in_one_line(error: Exception, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit) as stopped, wrong_use():
+        raise error
+    assert stopped.value.exit_code == 2
+    assert capsys.readouterr().err == f"error: {line}\n"
 
 
 @pytest.mark.parametrize(
@@ -302,9 +363,13 @@ def test_what_is_missing_is_named_with_its_remedy(module: str, arguments: tuple[
 def test_progress_is_for_terminals(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     for terminal in (False, True):
         monkeypatch.setattr(sys.stderr, "isatty", lambda terminal=terminal: terminal)
-        with _progress(2) as advance:
+        with _progress(3) as advance:
             advance("[first].jpg")
-        assert ("[first].jpg" in capsys.readouterr().err) == terminal
+            advance("[second].jpg")
+            print("a line")
+        told = capsys.readouterr()
+        assert told.out == "a line\n"
+        assert ("[second].jpg" in told.err) == ("1/3" in told.err) == terminal
 
 
 def test_version_and_help() -> None:
@@ -313,6 +378,8 @@ def test_version_and_help() -> None:
     help_text = " ".join(run("retouch", "--help").stdout.split())
     for option in ("--save-mask", "--compare", "NAME.blend.png", "--mask-threshold"):
         assert option in help_text
+    assert "completion" not in run("--help").stdout
+    assert app(["--version"], standalone_mode=False) == 0
 
 
 def test_help_imports_neither_torch_nor_pillow() -> None:
