@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -44,6 +44,25 @@ def test_the_fastest_candidate() -> None:
         return abs(sizes["threads"] - 64) + abs(sizes["rows"] - 32)
 
     assert tune.fastest("levels", seconds) == {"threads": 64, "rows": 32}
+
+
+@pytest.mark.usefixtures("_table")
+def test_what_is_fastest_is_written_and_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def small_is_fast(run: Callable[[], str], return_mode: str) -> float:
+        return sum(launching.tables("NVIDIA Abacus")[run()].values())
+
+    monkeypatch.setattr(pytest.importorskip("triton.testing"), "do_bench_cudagraph", small_is_fast)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA Abacus")
+    monkeypatch.setattr(tune, "_runs", lambda: {name: lambda name=name: name for name in tune.CANDIDATES})
+    assert tune.main() == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'NVIDIA Abacus.json'}\n"
+    least = {kernels: {name: min(tried) for name, tried in sizes.items()} for kernels, sizes in tune.CANDIDATES.items()}
+    assert launching.tables("NVIDIA Abacus") == least
+    launching.tables.cache_clear()
+    assert launching.tables("NVIDIA Abacus") == least
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
