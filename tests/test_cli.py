@@ -25,6 +25,7 @@ from abpn_fast.cli.stopping import stops_cleanly
 from abpn_fast.photo import Report
 from tests.photo.test_png16 import png
 
+needs_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 RGB = np.random.default_rng(0).integers(0, 256, (66, 90, 3), np.uint8)
 
 
@@ -198,9 +199,17 @@ def test_wrong_use(arguments: tuple[str, ...], reason: str) -> None:
     refused(run(*arguments), 2, reason)
 
 
-def test_an_unknown_backend_is_wrong_use(model: str, photo: Path, tmp_path: Path) -> None:
+def test_a_backend_that_cannot_is_wrong_use(model: str, photo: Path, tmp_path: Path) -> None:
     result = run("retouch", photo, "-o", tmp_path / "out.png", "--model", model, "--backend", "quick")
     refused(result, 2, "quick")
+    result = run("retouch", photo, "-o", tmp_path / "out.png", "--model", model, "--backend", "cuda")
+    refused(result, 2, "not upsample_refine_blend")
+
+
+def test_another_ending_is_no_folder(model: str, photo: Path, tmp_path: Path) -> None:
+    result = run("retouch", photo, "-o", tmp_path / "2024.05", "--model", model)
+    refused(result, 1, "the name of a result must end in .jpg, .jpeg, .png, .tif, .tiff, got '2024.05'")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.png"]
 
 
 def test_interruption_leaves_nothing(model: str, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,7 +269,7 @@ def test_signals_are_left_alone_outside_the_main_thread() -> None:
     assert seen == [signal.SIG_DFL]
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@needs_full
 def test_photos_are_written_where_stdout_cannot_be(model: str, photo: Path, tmp_path: Path) -> None:
     Image.fromarray(RGB).save(tmp_path / "in2.png")
     arguments = ["retouch", str(photo), str(tmp_path / "in2.png"), "-o", str(tmp_path / "out"), "--model", model]
@@ -274,9 +283,9 @@ def test_photos_are_written_where_stdout_cannot_be(model: str, photo: Path, tmp_
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a shell")
-@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-", pytest.param("2>/dev/full", marks=needs_full)])
 def test_photos_are_written_where_streams_are_closed(closed: str, model: str, photo: Path, tmp_path: Path) -> None:
-    arguments = ["retouch", str(photo), "none.png", "-o", str(tmp_path / "out"), "--model", model]
+    arguments = ["retouch", "none.png", str(photo), "-o", str(tmp_path / "out"), "--model", model]
     command = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "abpn_fast", *arguments]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 1 and "Traceback" not in result.stderr and "error" not in result.stdout

@@ -35,7 +35,7 @@ def retouch(
             "--out",
             "-o",
             metavar="PATH",
-            help="A file name that ends in .jpg, .png or .tif, for one photo; else, or with a slash behind, a folder.",
+            help="A file for one photo, .jpg, .png or .tif; without an ending, or with a slash behind, a folder.",
         ),
     ],
     model: Model = "small",
