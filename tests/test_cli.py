@@ -306,9 +306,9 @@ def test_retouch_passes_its_options_on(
 
     monkeypatch.setattr(abpn_fast.photo, "retouch_file", retouch_file)
     folder = tmp_path / "v1.5"
-    result = run("retouch", photo, "b.jpg", "-o", folder, "--model", model)
+    result = run("retouch", photo, "other/b.jpg", "-o", folder, "--model", model)
     assert (result.exit_code, result.stdout) == (1, f"{folder / 'in.png'}: 90 x 66, levels 3, 0.2 s\n")
-    assert result.stderr == "error: b.jpg: it is too dark\n"
+    assert result.stderr == "error: other/b.jpg: it is too dark\n"
     told: dict[str, Any] = {"levels": None, "strength": 1.0, "mask_threshold": None, "self_ensemble": False}
     told |= {"backend": None, "overwrite": False, "quality": 95, "make_folders": True}
     told |= dict.fromkeys(("save_mask", "save_blend", "compare"))
@@ -584,6 +584,7 @@ def test_fetch_vgg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("platformdirs")
     monkeypatch.setenv("ABPN_FAST_CACHE", str(tmp_path / "cache"))
     refused(run("fetch-vgg", "--archive", tmp_path / "none.tar.gz"), 2, "none.tar.gz")
+    refused(run("fetch-vgg", "--archive", "a.tar.gz", "--torchvision"), 2, "--archive or --torchvision, not both")
     (tmp_path / "wrong.tar.gz").write_bytes(b"something else")
     refused(run("fetch-vgg", "--archive", tmp_path / "wrong.tar.gz"), 2, "is not what was expected")
     for name in ("vgg16", "alexnet"):

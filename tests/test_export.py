@@ -74,6 +74,8 @@ def test_refused(tmp_path: Path) -> None:
     for levels in (-1, None, 1.5, 17):
         with pytest.raises((ValueError, TypeError), match=f"levels must be .*integer.*, got {levels}"):
             abpn_fast.export_onnx(model, tmp_path / "x.onnx", levels=levels)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"model must be an abpn_fast.*, got str"):
+        abpn_fast.export_onnx("small", tmp_path / "x.onnx", levels=1)  # type: ignore[arg-type]
     with pytest.raises(FileNotFoundError, match=r"no such folder: .*none; create it first"):
         abpn_fast.export_onnx(model, tmp_path / "none" / "x.onnx", levels=1)
     command = CliRunner().invoke(app, ["export", str(tmp_path), "--levels", "1", "--overwrite"])
