@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import typer
-from PIL import Image
+from PIL import ExifTags, Image
 from typer.testing import CliRunner, Result
 
 import abpn_fast
@@ -106,9 +106,12 @@ def test_tiff_stays_tiff(model: str, tmp_path: Path) -> None:
             assert (picture.format, picture.size) == ("TIFF", (90, 66))
 
 
-def test_an_interlaced_photo_of_16_bits_is_no_matter_for_remarks(model: str, tmp_path: Path) -> None:
-    (tmp_path / "in.png").write_bytes(png(RGB[:9, :7].astype(np.uint16) * 257, interlaced=True))
-    command = [sys.executable, "-m", "abpn_fast", "retouch", "in.png", "-o", "out.png", "--model", model]
+def test_odd_photos_are_no_matter_for_remarks(model: str, tmp_path: Path) -> None:
+    (tmp_path / "interlaced.png").write_bytes(png(RGB[:9, :7].astype(np.uint16) * 257, interlaced=True))
+    exif = Image.Exif()
+    exif[ExifTags.Base.ImageDescription] = "a long description"
+    Image.fromarray(RGB).save(tmp_path / "cut.jpg", exif=exif.tobytes()[:-9])
+    command = [sys.executable, "-m", "abpn_fast", "retouch", "interlaced.png", "cut.jpg", "-o", "out", "--model", model]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert result.stderr == ""
 
