@@ -317,6 +317,17 @@ def test_weights_in_another_layout_are_stored_for_pytorch(tmp_path: Path) -> Non
         assert file.metadata() == {"format": "pt"}
 
 
+def test_bundled_weights_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("c", "a", "d", "b", "without weights"):
+        (tmp_path / name).mkdir()
+        if len(name) == 1:
+            (tmp_path / name / "model.safetensors").touch()
+    monkeypatch.setattr(checkpoint, "_BUNDLED", tmp_path)
+    assert checkpoint.bundled() == ["a", "b", "c", "d"]
+    with pytest.raises(FileNotFoundError, match=r"no model 'e': it is none of the bundled weights \(a, b, c, d\)"):
+        ABPN.from_pretrained("e")
+
+
 def test_a_bundled_name_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     accelerate(random_model()).save_pretrained("small")
