@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -35,6 +36,10 @@ class TestOnFirstUse:
         monkeypatch.delenv("ABPN_FAST_DISABLE_JIT", raising=False)
         with pytest.raises(RuntimeError, match="cannot be compiled here: there is no nvcc"):
             cuda_build.on_first_use()
+
+    def test_on_another_system(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(cuda_build, "os", SimpleNamespace(name="nt"))
+        assert cuda_build.why_not_buildable() == "it is built on Linux only"
 
     def test_without_its_sources(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(cuda_build, "nvcc", lambda: "nvcc")
@@ -177,10 +182,10 @@ class TestOnFirstUse:
         assert cuda_build.own_architectures() == "8.0;9.0;10.0+PTX"
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: [(10, 3), (8, 6), (10, 3)][device])
-        assert cuda_build.own_architectures() == "8.6;10.3"
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: [(8, 9), (8, 0), (8, 9)][device])
+        assert cuda_build.own_architectures() == "8.0;8.9"
         monkeypatch.delenv("TORCH_CUDA_ARCH_LIST", raising=False)
-        assert cuda_build.architecture_flags() == [f"-gencode=arch=compute_{n},code=sm_{n}" for n in (86, 103)]
+        assert cuda_build.architecture_flags() == [f"-gencode=arch=compute_{n},code=sm_{n}" for n in (80, 89)]
 
     def test_an_architecture_by_another_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "Hopper")
