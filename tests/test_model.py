@@ -413,7 +413,7 @@ def rename_tensor(folder: Path) -> None:
 
 def drop_tensors(folder: Path) -> None:
     state = load_file(folder / "model.safetensors")
-    save_file({name: state[name] for name in sorted(state)[5:]}, folder / "model.safetensors")
+    save_file({name: state[name] for name in sorted(state)[4:]}, folder / "model.safetensors")
 
 
 def reshape(folder: Path) -> None:
@@ -432,7 +432,7 @@ def reshape(folder: Path) -> None:
             ValueError,
             "weights of '.*' do not fit its config: blend.j is missing; blend.x is unknown$",
         ),
-        (drop_tensors, ValueError, r"config: (\S+ is missing; ){3}and 2 more$"),
+        (drop_tensors, ValueError, r"config: (\S+ is missing; ){3}and 1 more$"),
         (reshape, ValueError, r"blend.j has shape \(4,\) instead of \(3,\)"),
         (lambda folder: (folder / "config.json").unlink(), FileNotFoundError, "no model"),
         (lambda folder: (folder / "model.safetensors").unlink(), FileNotFoundError, "no model"),
