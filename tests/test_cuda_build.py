@@ -163,6 +163,10 @@ class TestOnFirstUse:
         flags = {part for command in commands for part in command if part.startswith("-gencode")}
         assert flags == {"-gencode=arch=compute_90,code=sm_90"}
         assert not any("-Werror" in part for command in commands for part in command)
+        *compiled, linked = commands
+        ours = {f"-I{cuda_build.SOURCES / name}" for name in ("include", "cuda")}
+        assert compiled and all(ours <= {*command} for command in compiled)
+        assert {"-shared", "-ltorch_cpu"} <= {*linked} and any(part.startswith("-L") for part in linked)
 
     @pytest.mark.parametrize(
         ("wanted", "flags"),
@@ -182,10 +186,10 @@ class TestOnFirstUse:
         assert cuda_build.own_architectures() == "8.0;9.0;10.0+PTX"
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: [(8, 9), (8, 0), (8, 9)][device])
-        assert cuda_build.own_architectures() == "8.0;8.9"
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: [(8, 9), (8, 0), (9, 0)][device])
+        assert cuda_build.own_architectures() == "8.0;8.9;9.0"
         monkeypatch.delenv("TORCH_CUDA_ARCH_LIST", raising=False)
-        assert cuda_build.architecture_flags() == [f"-gencode=arch=compute_{n},code=sm_{n}" for n in (80, 89)]
+        assert cuda_build.architecture_flags() == [f"-gencode=arch=compute_{n},code=sm_{n}" for n in (80, 89, 90)]
 
     def test_an_architecture_by_another_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "Hopper")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from abpn_fast import tune
+from abpn_fast import ops, reference, tune
 from abpn_fast.kernels import launching
 
 
@@ -44,6 +45,26 @@ def test_the_fastest_candidate() -> None:
         return abs(sizes["threads"] - 64) + abs(sizes["rows"] - 32)
 
     assert tune.fastest("levels", seconds) == {"threads": 64, "rows": 32}
+
+
+@pytest.mark.parametrize("kernels", tune.CANDIDATES)
+def test_candidates_have_the_names_that_the_kernels_ask_for(kernels: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("triton")
+    image, weights = torch.rand(1, 3, 8, 8), [part.detach() for part in reference.RefiningModule().weights]
+    low, j = ops.pyramid_down(image, backend="reference"), torch.rand(3)
+    runs = {
+        "tiles": lambda: ops.adaptive_blend(image, image, j, j, backend="triton"),
+        "levels": lambda: ops.pyramid_down(image, backend="triton"),
+        "refine": lambda: ops.upsample_refine_blend(low, image, low, *weights, j, j, backend="triton"),
+    }
+
+    def tuned(name: str, like: torch.Tensor, **heuristic: int) -> None:
+        assert (name, [*heuristic]) == (kernels, [*tune.CANDIDATES[kernels]])
+        raise InterruptedError
+
+    monkeypatch.setattr(importlib.import_module(f"abpn_fast.kernels.{kernels}"), "tuned", tuned)
+    with pytest.raises(InterruptedError):
+        runs[kernels]()
 
 
 @pytest.mark.usefixtures("_table")
