@@ -129,6 +129,7 @@ def test_cut_covers_every_row_once() -> None:
             pieces = list(strips.cut(height, rows, multiple))
             assert [row for piece in pieces for row in range(*piece)] == list(range(height))
             assert all(piece.begin % multiple == 0 for piece in pieces)
+            assert all(piece.end - piece.begin >= rows for piece in pieces[:-1])
 
 
 def test_bad_strip_rows_are_refused() -> None:
