@@ -39,7 +39,7 @@ def read(name_or_path: str | os.PathLike[str]) -> tuple[ABPNConfig, dict[str, Te
             )
     try:
         config = ABPNConfig.from_json((folder / _CONFIG).read_text(encoding="utf-8"))
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise ValueError(f"{folder / _CONFIG} is not an ABPN config: {error}") from error
     try:
         return config, load_file(folder / _WEIGHTS)

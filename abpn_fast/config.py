@@ -53,7 +53,7 @@ class ABPNConfig:
     damping: float = 1e-4
 
     def __post_init__(self) -> None:
-        if isinstance(self.encoder_widths, (list, tuple)):
+        if isinstance(self.encoder_widths, list):
             object.__setattr__(self, "encoder_widths", tuple(self.encoder_widths))
         if (
             not isinstance(self.encoder_widths, tuple)

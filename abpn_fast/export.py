@@ -42,11 +42,13 @@ def export_onnx(model: reference.ABPN, path: str | os.PathLike[str], *, levels: 
 
     Raises:
         ModuleNotFoundError: a package that writes ONNX is missing.
-        ValueError, TypeError: no such number of levels.
+        ValueError, TypeError: no such number of levels, or ``model`` is none.
         OSError: the file cannot be written, or its folder does not exist.
         RuntimeError: this PyTorch cannot; 2.11 does not know the sizes that refining has, 2.13 does.
     """
     path = Path(path)
+    if not isinstance(model, reference.ABPN):
+        raise TypeError(f"model must be an abpn_fast.ABPN or abpn_fast.reference.ABPN, got {type(model).__name__}")
     if missing := missing_packages():
         raise ModuleNotFoundError(f"{missing[0]} is not installed; pip install 'abpn_fast[export]'", name=missing[0])
     if levels is None:

@@ -38,7 +38,8 @@ class Prepared(Generic[Value]):
             # As few steps as this takes: it runs before every pass, over a hundred sources.
             pointers = list(map(Tensor.data_ptr, sources))
             versions = [*map(_version, sources), *map(_uncounted.get, pointers)]
-            stamps = [*options, *versions, *pointers, *map(Tensor.stride, sources)]
+            shapes = [*map(Tensor.size, sources), *map(Tensor.stride, sources)]
+            stamps = [*options, *versions, *pointers, *shapes]
         except RuntimeError:
             return make()
         kept = self._kept

@@ -133,7 +133,7 @@ def held_pixels(height: int, width: int, levels: int, strip_rows: int, first: in
 
 
 def room(image: Tensor, levels: int, strip_rows: int, item: int) -> int:
-    """Bytes of what is made for one strip and worth lending: rows of I_1 .. I_{k-1}, of B_1 and B_2.
+    """Bytes of what is made for one strip and worth lending: rows of I_1 .. I_{k-1} and of B_1 .. B_{l-1}.
 
     Args:
         image, levels, strip_rows: as for ``coarse``.
@@ -144,7 +144,7 @@ def room(image: Tensor, levels: int, strip_rows: int, item: int) -> int:
     # More rows than are needed: levels begin at even ones.
     pixels = held_pixels(height, width, levels, strip_rows + 2 * REACH, first)[: first - 1]
     rows = min(strip_rows + 4 * REACH, height)
-    blend = [(rows // 2**i + 2 * REACH) * -(-width // 2**i) for i in range(1, min(levels, 3))]
+    blend = [(rows // 2**i + 2 * REACH) * -(-width // 2**i) for i in range(1, levels)]
     picture = image.shape[0] * image.shape[1]
     sizes: list[int] = [picture * item * count for count in (*pixels, *blend)]
     return sum(size for size in sizes if is_lent(size)) + PAGE * len(sizes)

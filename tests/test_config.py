@@ -17,7 +17,7 @@ EVERY_OPTION = {
     "refining_levels": 3,
     "output": "direct",
     "pyramid_filter": "box",
-    "damping": 0.0,
+    "damping": 0,
 }
 
 
@@ -36,6 +36,8 @@ def test_presets() -> None:
     assert ABPNConfig.preset("base") == ABPNConfig()
     assert ABPNConfig().encoder_widths == (64, 128, 256, 512, 512, 512)
     assert ABPNConfig.preset("small").encoder_widths == (16, 32, 64, 128, 128, 128)
+    assert ABPNConfig.preset("medium").encoder_widths == (32, 64, 128, 128, 128, 128)
+    assert ABPNConfig.preset("small", encoder_widths=[1, 2, 3, 4, 5, 6]).encoder_widths == (1, 2, 3, 4, 5, 6)
     assert ABPNConfig.preset("small", blend="rgb") == dataclasses.replace(ABPNConfig.preset("small"), blend="rgb")
 
 
@@ -92,7 +94,7 @@ def test_unknown_preset_and_option() -> None:
     [
         ("[1]", "must be a JSON object, got list"),
         ("{", "Expecting"),
-        ('{"depth": 3, "age": 1}', "no option age, depth"),
+        ('{"depth": 3, "cost": 1, "age": 1, "ball": 1}', "no option age, ball, cost, depth"),
         ('{"blend": "multiply"}', "blend must be one of"),
     ],
 )

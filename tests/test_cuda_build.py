@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -36,6 +37,24 @@ class TestOnFirstUse:
         with pytest.raises(RuntimeError, match="cannot be compiled here: there is no nvcc"):
             cuda_build.on_first_use()
 
+    def test_on_another_system(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(cuda_build, "os", SimpleNamespace(name="nt"))
+        assert cuda_build.why_not_buildable() == "it is built on Linux only"
+
+    def test_without_its_sources(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(cuda_build, "nvcc", lambda: "nvcc")
+        monkeypatch.setattr(cuda_build, "SOURCES", tmp_path)
+        assert cuda_build.why_not_buildable() == f"its sources are not in {tmp_path}"
+
+    def test_where_nvcc_is_looked_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(cuda_build.shutil, "which", lambda name, path=None: path)
+        for name in ("CUDA_HOME", "CUDA_PATH"):
+            monkeypatch.delenv(name, raising=False)
+        assert cuda_build.nvcc() == "/usr/local/cuda/bin"
+        for name in ("CUDA_PATH", "CUDA_HOME"):
+            monkeypatch.setenv(name, f"/{name}")
+            assert cuda_build.nvcc() == f"/{name}/bin"
+
     @pytest.mark.usefixtures("_nvcc")
     def test_one_compiles_and_the_others_wait(self, monkeypatch: pytest.MonkeyPatch) -> None:
         compilations, libraries = [], []
@@ -55,6 +74,43 @@ class TestOnFirstUse:
         assert len(set(libraries)) == 1 and libraries[0].read_bytes() == b"library"
 
     @pytest.mark.usefixtures("_nvcc")
+    def test_half_a_library_is_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(target: Path, folder: Path, architectures: str) -> None:
+            target.write_bytes(b"half")
+            raise RuntimeError("the power failed")
+
+        monkeypatch.setenv("ABPN_FAST_DISABLE_JIT", "0")
+        monkeypatch.setattr(cuda_build, "compile_library", fail)
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="the power failed"):
+                cuda_build.on_first_use()
+
+    @pytest.mark.usefixtures("_nvcc")
+    def test_a_cache_that_cannot_be_written(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "cache").touch()
+        with pytest.raises(RuntimeError, match=r"backend cuda is not compiled and .*cache.* cannot be written: "):
+            cuda_build.on_first_use()
+
+    def test_waiting_has_an_end(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(cuda_build, "_LOCK_SECONDS", 0)
+        lock, told = tmp_path / "lock", "waited 0 s for another process"
+        with cuda_build._locked(lock), pytest.raises(RuntimeError, match=told), cuda_build._locked(lock):
+            pass
+        with cuda_build._locked(lock):
+            pass
+
+    @pytest.mark.parametrize(
+        ("script", "told"),
+        [
+            ("exit 1", "nvcc failed without a word"),
+            ("printf 'one\\ntwo\\nthree\\nfour\\n'; exit 1", "two three four"),
+        ],
+    )
+    def test_what_the_compiler_said_last_is_told(self, script: str, told: str) -> None:
+        with pytest.raises(RuntimeError, match=f"^backend cuda does not compile: {told}$"):
+            cuda_build._run([["true"], ["sh", "-c", script]])
+
+    @pytest.mark.usefixtures("_nvcc")
     def test_a_failure_is_remembered_and_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("FAKE_NVCC", "1")
         monkeypatch.setattr(native, "_installed", lambda backend: None)
@@ -70,14 +126,27 @@ class TestOnFirstUse:
         assert len(attempts) == 1
 
     @pytest.mark.usefixtures("_nvcc")
-    def test_a_change_is_compiled_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_change_is_compiled_again(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(cuda_build, "own_architectures", lambda: "8.0")
+        monkeypatch.setattr(cuda_build, "SOURCES", tmp_path / "sources")
+        for folder in ("cuda", "include"):
+            (tmp_path / "sources" / folder).mkdir(parents=True)
+            (tmp_path / "sources" / folder / "code.h").write_text("int one;")
         before = cuda_build._key()
         # Meant for builds for other machines; container images set it to what their torch was built for.
         monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "7.0")
         assert cuda_build._key() == before
+        keys = [before]
         monkeypatch.setattr(cuda_build, "own_architectures", lambda: "9.0")
-        assert cuda_build._key() != before
+        keys.append(cuda_build._key())
+        for folder in ("cuda", "include"):
+            (tmp_path / "sources" / folder / "code.h").write_text("int two;")
+            keys.append(cuda_build._key())
+        monkeypatch.setattr(cuda_build, "NVCC_FLAGS", ("-O2",))
+        keys.append(cuda_build._key())
+        (tmp_path / "cuda" / "bin" / "nvcc").write_text("#!/bin/sh\necho release 2\n")
+        keys.append(cuda_build._key())
+        assert len(set(keys)) == len(keys) == 6
 
     @pytest.mark.usefixtures("_nvcc")
     def test_only_for_the_gpus_that_are_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,18 +163,33 @@ class TestOnFirstUse:
         flags = {part for command in commands for part in command if part.startswith("-gencode")}
         assert flags == {"-gencode=arch=compute_90,code=sm_90"}
         assert not any("-Werror" in part for command in commands for part in command)
+        *compiled, linked = commands
+        ours = {f"-I{cuda_build.SOURCES / name}" for name in ("include", "cuda")}
+        assert compiled and all(ours <= {*command} for command in compiled)
+        assert {"-shared", "-ltorch_cpu"} <= {*linked} and any(part.startswith("-L") for part in linked)
 
     @pytest.mark.parametrize(
         ("wanted", "flags"),
         [
             ("8.0", ["arch=compute_80,code=sm_80"]),
             ("8.0;9.0a", ["arch=compute_80,code=sm_80", "arch=compute_90a,code=sm_90a"]),
+            ("9.0 12.0f", ["arch=compute_90,code=sm_90", "arch=compute_120f,code=sm_120f"]),
             ("10.0+PTX", ["arch=compute_100,code=sm_100", "arch=compute_100,code=compute_100"]),
         ],
     )
     def test_architectures(self, wanted: str, flags: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", wanted)
         assert cuda_build.architecture_flags() == [f"-gencode={flag}" for flag in flags]
+
+    def test_architectures_of_this_machine(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        assert cuda_build.own_architectures() == "8.0;9.0;10.0+PTX"
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: [(8, 9), (8, 0), (9, 0)][device])
+        assert cuda_build.own_architectures() == "8.0;8.9;9.0"
+        monkeypatch.delenv("TORCH_CUDA_ARCH_LIST", raising=False)
+        assert cuda_build.architecture_flags() == [f"-gencode=arch=compute_{n},code=sm_{n}" for n in (80, 89, 90)]
 
     def test_an_architecture_by_another_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "Hopper")

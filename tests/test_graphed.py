@@ -7,6 +7,7 @@ import torch
 
 import abpn_fast.model
 from abpn_fast import accelerate
+from abpn_fast.graphed import Graphed
 from tests.test_model import random_model
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
@@ -32,6 +33,22 @@ def test_what_is_recorded_has_weights_of_its_own(monkeypatch: pytest.MonkeyPatch
         parameter.add_(1)
     del model
     assert torch.equal(run(image), wanted)
+
+
+@pytest.mark.parametrize(
+    ("image", "got"),
+    [
+        (torch.empty(1, 3, 64, 65), r"\(1, 3, 64, 65\) torch.float32 on cpu"),
+        (torch.empty(1, 3, 64, 64, dtype=torch.float16), r"\(1, 3, 64, 64\) torch.float16 on cpu"),
+        (torch.empty(1, 3, 64, 64, device="meta"), r"\(1, 3, 64, 64\) torch.float32 on meta"),
+    ],
+)
+def test_an_image_unlike_the_example_is_refused(image: torch.Tensor, got: str) -> None:
+    recorded = Graphed.__new__(Graphed)
+    recorded.image = torch.empty(1, 3, 64, 64)
+    told = rf"image must be like the example, \(1, 3, 64, 64\) torch.float32 on cpu, got {got}; record another"
+    with pytest.raises(ValueError, match=told):
+        recorded(image)
 
 
 @needs_gpu

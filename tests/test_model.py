@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import pytest
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -290,10 +291,13 @@ def test_files_are_as_readable_as_any(tmp_path: Path) -> None:
     assert files[1].stat().st_mode & 0o777 == 0o640
 
 
-def test_a_failed_save_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", [OSError, SafetensorError])
+def test_a_failed_save_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+) -> None:
     def full(tensors: dict[str, Tensor], path: Path, **_: object) -> None:
         path.write_bytes(b"half of it")
-        raise OSError("the disk is full")
+        raise kind("the disk is full")
 
     model = accelerate(random_model())
     model.save_pretrained(tmp_path)
@@ -302,6 +306,34 @@ def test_a_failed_save_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(OSError, match="the disk is full"):
         model.save_pretrained(tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_weights_in_another_layout_are_stored_for_pytorch(tmp_path: Path) -> None:
+    model = accelerate(random_model()).to(memory_format=torch.channels_last)
+    folder = model.save_pretrained(tmp_path / "new" / "m")
+    saved = ABPN.from_pretrained(folder).state_dict()
+    assert all(torch.equal(saved[name], value) for name, value in model.state_dict().items())
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        assert file.metadata() == {"format": "pt"}
+
+
+def test_bundled_weights_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("c", "a", "d", "b", "without weights"):
+        (tmp_path / name).mkdir()
+        if len(name) == 1:
+            (tmp_path / name / "model.safetensors").touch()
+    monkeypatch.setattr(checkpoint, "_BUNDLED", tmp_path)
+    assert checkpoint.bundled() == ["a", "b", "c", "d"]
+    with pytest.raises(FileNotFoundError, match=r"no model 'e': it is none of the bundled weights \(a, b, c, d\)"):
+        ABPN.from_pretrained("e")
+
+
+def test_a_bundled_name_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    accelerate(random_model()).save_pretrained("small")
+    for name in ("small", Path("small")):
+        assert ABPN.from_pretrained(name).config == ABPNConfig.preset("small")
+    assert ABPN.from_pretrained("./small").config == TINY
 
 
 def test_parameters_that_share_memory_are_stored(tmp_path: Path) -> None:
@@ -379,6 +411,11 @@ def rename_tensor(folder: Path) -> None:
     save_file(state, folder / "model.safetensors")
 
 
+def drop_tensors(folder: Path) -> None:
+    state = load_file(folder / "model.safetensors")
+    save_file({name: state[name] for name in sorted(state)[4:]}, folder / "model.safetensors")
+
+
 def reshape(folder: Path) -> None:
     state = load_file(folder / "model.safetensors")
     state["blend.j"] = torch.zeros(4)
@@ -388,11 +425,17 @@ def reshape(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "error", "words"),
     [
-        (damage_config, ValueError, "colour"),
-        (truncate, ValueError, "safetensors"),
-        (rename_tensor, ValueError, "blend.j is missing"),
+        (damage_config, ValueError, "config.json is not an ABPN config: .*colour"),
+        (truncate, ValueError, "model.safetensors is not a whole safetensors file"),
+        (
+            rename_tensor,
+            ValueError,
+            "weights of '.*' do not fit its config: blend.j is missing; blend.x is unknown$",
+        ),
+        (drop_tensors, ValueError, r"config: (\S+ is missing; ){3}and 1 more$"),
         (reshape, ValueError, r"blend.j has shape \(4,\) instead of \(3,\)"),
         (lambda folder: (folder / "config.json").unlink(), FileNotFoundError, "no model"),
+        (lambda folder: (folder / "model.safetensors").unlink(), FileNotFoundError, "no model"),
     ],
 )
 def test_files_that_do_not_fit_are_refused(tmp_path: Path, damage: object, error: type[Exception], words: str) -> None:

@@ -81,16 +81,36 @@ def test_parts() -> None:
     assert plan.result == image
     assert plan.pyramid + plan.blend_layers < image * 2 / 3
     assert plan.peak <= image * 5 / 3 + (32 << 20)
+    assert plan == abpn_fast.plan(4096, 4096, backend="cpu", config="small", levels=4)
+    mirrored = abpn_fast.plan(4096, 4096, backend="cpu", self_ensemble=True)
+    assert mirrored.retouching_layer - plan.retouching_layer == 5 * 3 * 4 * 256**2
+
+
+def test_a_given_out_lends_nothing() -> None:
+    size = 3 * 4 * 4096**2
+    plan = abpn_fast.plan(4096, 4096, torch.float32, "cpu", out=True)
+    assert (plan.result, plan.pyramid) == (0, size // 4 + size // 16 + size // 64 + size // 256)
+    assert abpn_fast.plan(4096, 4096, levels=0, out=True) == abpn_fast.plan(4096, 4096, levels=0)
+
+
+def test_without_the_compiled_backend_the_reference_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "why_missing", lambda: "backend cpu is not compiled")
+    assert (
+        abpn_fast.plan(64, 64) == abpn_fast.plan(64, 64, backend="reference") != abpn_fast.plan(64, 64, backend="cpu")
+    )
 
 
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
-        ((0, 5), {}, "height"),
-        ((5, -1), {}, "width"),
+        ((0, 5), {}, "height must be an integer >= 1, got 0"),
+        ((5, -1), {}, "width must be an integer >= 1, got -1"),
         ((5, 2.5), {}, "width"),
         ((5, True), {}, "width"),
-        ((5, 5, torch.float32, "tritn"), {}, "backend"),
+        ((5, 5), {"batch": 0}, "batch must be an integer >= 1, got 0"),
+        ((5, 5), {"batch": True}, "batch"),
+        ((5, 5, torch.float32, "tritn"), {}, "backend must be .*'tritn' is no backend"),
+        ((5, 5, torch.float32, "cuda"), {}, "backend must be .*'cuda' is one of another kind"),
         ((5, 5, torch.float64, "cpu"), {}, "backend"),
         ((5, 5, torch.int32), {}, "dtype"),
         ((5, 5, "uint8"), {}, "dtype"),

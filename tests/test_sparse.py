@@ -91,6 +91,8 @@ def test_no_rectangles_for_nothing_or_everything() -> None:
     assert sparse.rectangles(torch.ones(1, 1, 9, 9), 0.5) is None
     assert sparse.rectangles(torch.ones(0, 1, 9, 9), 0.5) is None
     assert sparse.rectangles(torch.full((1, 1, 30, 30), 0.5), 0.5) is None
+    # Between such cells, rounding may reach the threshold.
+    assert sparse.rectangles(torch.full((1, 1, 30, 30), 0.4999999), 0.5) is None
     lone = torch.zeros(1, 1, 30, 30)
     lone[0, 0, 0, 29] = float("nan")
     assert sparse.rectangles(lone, 0.5) == [sparse.Rectangle(Rows(0, 2), Rows(28, 30))]

@@ -105,14 +105,20 @@ def test_what_a_strip_holds_hardly_grows_with_the_height() -> None:
 
 @torch.inference_mode()
 def test_memory_that_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, image = accelerate(random_model()), torch.rand(1, 3, 300, 41)
+    model, image = accelerate(random_model()), torch.rand(1, 3, 603, 701)
     whole = model(image, levels=4)
     monkeypatch.setattr(spare, "_LEAST", 1)
+    taken: list[torch.Tensor | None] = []
+    take = spare.Spare.take
+    monkeypatch.setattr(spare.Spare, "take", lambda *given: taken.append(take(*given)) or taken[-1])
     for layout in (torch.contiguous_format, torch.channels_last):
-        found = model(image.contiguous(memory_format=layout), levels=4, strip_rows=40)
+        found = model(image.contiguous(memory_format=layout), levels=4, strip_rows=64)
         torch.testing.assert_close(found, whole, atol=2e-6, rtol=0)
+        assert taken and all(piece is not None for piece in taken)
+        taken.clear()
         monkeypatch.setattr(spare, "_LARGE", 1)
         torch.testing.assert_close(model(image.contiguous(memory_format=layout), levels=4), whole, atol=2e-6, rtol=0)
+        taken.clear()
 
 
 def test_lent_memory_begins_at_pages_in_the_format_asked_for() -> None:
@@ -130,6 +136,7 @@ def test_cut_covers_every_row_once() -> None:
             pieces = list(strips.cut(height, rows, multiple))
             assert [row for piece in pieces for row in range(*piece)] == list(range(height))
             assert all(piece.begin % multiple == 0 for piece in pieces)
+            assert all(piece.end - piece.begin >= rows for piece in pieces[:-1])
 
 
 def test_integers_of_numpy() -> None:

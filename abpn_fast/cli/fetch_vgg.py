@@ -23,6 +23,8 @@ def fetch_vgg(
     They are kept in the user's cache folder, or in that named by ABPN_FAST_CACHE.
     """
     with wrong_use():
+        if archive and torchvision:
+            raise ValueError("the weights come from --archive or --torchvision, not both; leave one out")
         from abpn_fast.training import fetch
 
         for path in fetch.fetch_from_torchvision() if torchvision else fetch.fetch(archive):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import os
 import sys
 import warnings
@@ -35,13 +36,15 @@ def retouch(
             "--out",
             "-o",
             metavar="PATH",
-            help="A file name that ends in .jpg, .png or .tif, for one photo; else, or with a slash behind, a folder.",
+            help="A file for one photo, .jpg, .png or .tif; without an ending, or with a slash behind, a folder.",
         ),
     ],
     model: Model = "small",
     levels: Annotated[
         int | None,
-        typer.Option(min=0, help="How often the photo is halved before it is judged; default: to about 1024 pixels."),
+        typer.Option(
+            min=0, max=32, help="How often the photo is halved before it is judged; default: to about 1024 pixels."
+        ),
     ] = None,
     sensitivity: Sensitivity = 0.0,
     strength: Annotated[float, typer.Option(help="0 leaves the photo, 1 is the full retouch.")] = 1.0,
@@ -79,6 +82,8 @@ def retouch(
     with wrong_use():
         if out == "-":
             raise ValueError("results go to files, not to standard output; name one, or a folder")
+        if not math.isfinite(strength):
+            raise ValueError(f"strength must be a finite number, got {strength}")
         if results[0] != target and target.exists() and not target.is_dir():
             raise NotADirectoryError(f"{target} is a file; name a folder for the results")
         from abpn_fast.photo import retouch_file

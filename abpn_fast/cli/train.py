@@ -94,4 +94,6 @@ def train(
 
 
 def _print_scores(line: dict[str, float]) -> None:
-    typer.echo(", ".join(f"{name} {value:.4g}" for name, value in line.items()))
+    # Steps in whole: of 10250 four digits would be 1.025e+04.
+    shown = {name: str(value) if isinstance(value, int) else f"{value:.4g}" for name, value in line.items()}
+    typer.echo(", ".join(f"{name} {value}" for name, value in shown.items()))
