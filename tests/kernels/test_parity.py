@@ -260,7 +260,7 @@ def test_halved_sizes_are_those_of_the_operators() -> None:
 def test_refusals() -> None:
     image = torch.rand(1, 3, 4, 4, device=DEVICE)
     assert backend.why_not("pyramid_down", [image]) is None
-    assert backend.why_not("adaptive_blend", [image, image, torch.zeros(3, dtype=torch.float64)]) is None
+    assert backend.why_not("adaptive_blend", [image, image, image.new_zeros(3, dtype=torch.float64)]) is None
     assert "float64" in (backend.why_not("pyramid_down", [image.double()]) or "")
     assert "on meta" in (backend.why_not("pyramid_down", [image.to("meta")]) or "")
     assert backend.why_not("gated_conv", [image]) == "backend triton has no gated_conv"
