@@ -287,6 +287,21 @@ def test_a_wrong_step_is_not_timed() -> None:
     assert "differs" in gpu_layer.whole_rows(wrong, "cpu", graphed=False)["refusal"]
 
 
+@torch.no_grad()
+def test_the_layer_stands_beside_pytorchs_operators(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(gpu_layer.low_res, "steps", lambda folded, backend: asked.append(backend) or backend)
+    layer = gpu_layer.whole("small", torch.float32, "cpu", side=64)
+    assert (layer.plain, layer.ours) == ("reference", "cuda")
+
+
+def test_a_rate_is_of_the_best_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_measure, "timed", lambda *_, **__: {"min": 2.0, "median": 4.0})
+    operation, ceiling = gpu_candidates.Operation(lambda: None, 10), {"copy": 20.0}
+    found = gpu_measure.operator_row(operation, torch.float16, ceiling, "cpu")["extra_info"]
+    assert found["gigabytes_per_second"] == pytest.approx(5e-9) and found["share"] == 0.25
+
+
 def test_times_stand_in_the_column_of_what_was_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_measure, "timed", lambda call, device, queued=False: (call(), queued))
     found = gpu_layer._timed(lambda: "theirs", lambda: "ours", "cpu")
