@@ -45,3 +45,14 @@ def arrange_all(inputs: dict[str, object], layout: str) -> tuple[dict[str, objec
         return {k: arrange(v, layout) if isinstance(v, Tensor) else v for k, v in inputs.items()}, []
     guards = {name: Guarded(value) for name, value in inputs.items() if isinstance(value, Tensor)}
     return inputs | {name: guard.view for name, guard in guards.items()}, list(guards.values())
+
+
+def far_apart(x: Tensor, dim: int) -> Tensor:
+    """``x`` with 2^30 from one to the next along ``dim``: two of them no longer fit 32 bits.
+
+    On a CPU the gap takes no memory before somebody touches it.
+    """
+    strides = list(x.stride())
+    strides[dim] = 2**30
+    reach = sum((size - 1) * stride for size, stride in zip(x.shape, strides, strict=True))
+    return torch.empty(reach + 1, dtype=x.dtype, device=x.device).as_strided(x.shape, strides).copy_(x)

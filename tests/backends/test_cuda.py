@@ -268,6 +268,116 @@ class TestGradient:
                 torch.testing.assert_close(gradient, wanted[names.index(name)])
 
 
+class Library:
+    """Stands in for ``torch.ops.abpn_fast_cuda`` and for CUDA's streams, and writes down what it is asked."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.capturing, self.packed, self.launched = False, 0, []
+        self.waited = self.recorded = 0
+        monkeypatch.setattr(torch.ops, "abpn_fast_cuda", self, raising=False)
+        monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: self.capturing)
+        monkeypatch.setattr(torch.cuda, "current_stream", self.stream)
+        monkeypatch.setattr(Tensor, "record_stream", lambda tensor, stream: self.record())
+        monkeypatch.setattr(cuda, "_phased", lambda *_: False)
+
+    def stream(self, device: torch.device | None = None) -> SimpleNamespace:
+        return SimpleNamespace(synchronize=self.wait, cuda_stream=None if device is None else 7)
+
+    def wait(self) -> None:
+        self.waited += 1
+
+    def record(self) -> None:
+        self.recorded += 1
+
+    def gated_conv_packed_size(self, *_: object) -> int:
+        return 1
+
+    def gated_conv_pack(self, *_: object) -> None:
+        self.packed += 1
+
+    def gated_conv(self, *arguments: object) -> None:
+        self.launched.append(arguments)
+
+
+@pytest.fixture
+def library(monkeypatch: pytest.MonkeyPatch) -> Library:
+    return Library(monkeypatch)
+
+
+class TestPackedWeights:
+    """Needs no GPU: what is packed, and when again."""
+
+    def pack(self, weight: Tensor, skip_weight: Tensor | None = None, *, phased: bool = False) -> Tensor:
+        return cuda._packed(weight, skip_weight, cuda._Way(2, False, True, phased))
+
+    def test_once_for_every_stream(self, library: Library) -> None:
+        weight = torch.rand(4, 3, 3, 3)
+        packed = self.pack(weight)
+        assert (library.packed, library.waited, library.recorded) == (1, 1, 0)
+        assert self.pack(weight) is packed
+        assert (library.packed, library.waited, library.recorded) == (1, 1, 1)
+        assert self.pack(weight, phased=True) is not packed and self.pack(weight) is packed
+
+    def test_again_when_they_changed(self, library: Library) -> None:
+        weight, skip_weight = torch.rand(4, 3, 3, 3), torch.rand(2, 1, 3, 3)
+        for change in (lambda: weight.mul_(2), lambda: skip_weight.mul_(2), lambda: None):
+            self.pack(weight, skip_weight)
+            change()
+        assert library.packed == 3
+        self.pack(weight, skip_weight.clone())
+        assert library.packed == 4
+
+    def test_every_time_while_they_learn_or_cannot_be_watched(self, library: Library) -> None:
+        with torch.inference_mode():
+            unwatched = torch.rand(4, 3, 3, 3)
+        for weight in (torch.rand(4, 3, 3, 3, requires_grad=True), unwatched):
+            before = library.packed
+            for _ in range(2):
+                self.pack(weight)
+            assert library.packed == before + 2 and weight not in cuda._cache
+
+    def test_a_graph_keeps_what_it_reads_and_leaves_nothing(self, library: Library) -> None:
+        weight = torch.rand(4, 3, 3, 3)
+        library.capturing = True
+        self.pack(weight)
+        assert weight not in cuda._cache and library.waited == 0
+        library.capturing = False
+        packed = self.pack(weight)
+        library.capturing = True
+        assert self.pack(weight) is packed and library.recorded == 0
+        weight.add_(1)
+        assert any(each is packed for each in cuda._captured[weight].values())
+
+
+class TestArguments:
+    """Needs no GPU: what the library is handed."""
+
+    def test_streams_and_layouts(self, library: Library) -> None:
+        given = test_gated_conv.TestContract().inputs((6, 8))
+        given |= {name: given[name].repeat_interleave(2)[::2] for name in ("bias", "skip_bias")}
+        cuda.gated_conv(*given.values(), out=torch.empty(2, 3, 6, 8))
+        (arguments,) = library.launched
+        assert arguments[4].is_contiguous() and arguments[5].is_contiguous() and arguments[-2] == 7
+
+    def test_nothing_to_do(self) -> None:
+        given = test_gated_conv.TestContract().inputs((6, 8), count=0)
+        cuda.gated_conv(*given.values(), out=torch.empty(0, 3, 6, 8))
+        convolution = cuda.convolution(torch.rand(4, 3, 3, 3), torch.rand(4), 2, 0.2)
+        assert convolution is not None and convolution(torch.rand(0, 3, 5, 6)).shape == (0, 4, 3, 3)
+
+    def test_what_tensor_cores_cannot_read_is_copied(self) -> None:
+        pixels = torch.zeros(1, 5, 6, 32, dtype=torch.float16)
+        for channels, copied in ((slice(8), False), (slice(8, 24), False), (slice(4, 12), True)):
+            x = pixels[..., channels].permute(0, 3, 1, 2)
+            found = cuda._readable(x)
+            assert (found is not x) == copied and found.stride(1) == 1 and found.data_ptr() % 16 == 0
+        twelve = torch.zeros(1, 5, 6, 12, dtype=torch.float16)[..., :8].permute(0, 3, 1, 2)
+        assert cuda._readable(twelve).stride(3) == 8
+        for x in (torch.zeros(1, 8, 5, 6), torch.zeros(1, 7, 5, 6).half()):
+            assert cuda._readable(x) is x
+        assert cuda._readable(torch.zeros(1, 8, 5, 6).half()).is_contiguous(memory_format=torch.channels_last)
+
+
 class TestChoice:
     def test_without_tensors(self) -> None:
         if not torch.cuda.is_available():
@@ -293,11 +403,16 @@ class TestChoice:
         assert "got one on cpu" in str(cuda.why_not("gated_conv", [image]))
         gpu = SimpleNamespace(device=torch.device("cuda", 0), dtype=torch.float64)
         assert "got torch.float64" in str(cuda.why_not("gated_conv", [gpu]))
+        half = SimpleNamespace(device=torch.device("cuda", 0), dtype=torch.float16)
+        assert "got torch.float64" in str(cuda.why_not("gated_conv", [half, gpu]))
 
     def test_an_old_gpu(self, monkeypatch: pytest.MonkeyPatch) -> None:
         gpu = SimpleNamespace(device=torch.device("cuda", 0), dtype=torch.float16)
+        monkeypatch.setattr(native, "why_missing", lambda backend: None)
         monkeypatch.setattr(cuda, "_capability", lambda device: (7, 5))
         assert "8.0 or newer, got 7.5" in str(cuda.why_not("gated_conv", [gpu]))
+        monkeypatch.setattr(cuda, "_capability", lambda device: (8, 0))
+        assert cuda.why_not("gated_conv", [gpu]) is None
 
     def test_automatic_choice_falls_back_with_the_reason(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(native, "why_missing", lambda backend: f"backend {backend} is not compiled")

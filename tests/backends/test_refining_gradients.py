@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from abpn_fast import backends
+from abpn_fast import backends, reference
 from abpn_fast.backends import refining_gradients
 from tests.accuracy import assert_same_bits, assert_within_budget
 from tests.ops import test_upsample_refine, test_upsample_refine_blend
@@ -56,6 +56,23 @@ def test_the_hidden_layer_is_never_whole(monkeypatch: pytest.MonkeyPatch) -> Non
     with torch.autograd.graph.saved_tensors_hooks(lambda x: sizes.append(x.numel()) or x, lambda x: x):
         found("triton", contract, inputs, torch.ones(2, 3, 40, 6), ["weight1"])
     assert 0 < max(sizes) <= 2 * 16 * (4 + 8) * 6
+
+
+def test_without_tf32_and_in_one_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    contract, cudnn, seen = CONTRACTS[0](), torch.backends.cudnn, []
+    inputs, plain, before = contract.inputs((6, 5)), reference.upsample_refine, cudnn.allow_tf32
+
+    def noting(**given: Tensor) -> Tensor:
+        seen.append((cudnn.allow_tf32, cudnn.deterministic))
+        return plain(**given)
+
+    monkeypatch.setattr(reference, "upsample_refine", noting)
+    try:
+        cudnn.allow_tf32 = True
+        found("triton", contract, inputs, torch.ones(2, 3, 6, 5), ["weight1"])
+        assert seen == [(False, True)] and cudnn.allow_tf32
+    finally:
+        cudnn.allow_tf32 = before
 
 
 def test_the_mask_has_none() -> None:

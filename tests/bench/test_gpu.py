@@ -17,10 +17,11 @@ from typing import Any
 
 import pytest
 import torch
+from _pytest.mark.expression import Expression
 
 import abpn_fast
 from abpn_fast import backends
-from bench import gpu, gpu_candidates, gpu_layer, gpu_measure, pyramid
+from bench import gpu, gpu_candidates, gpu_layer, gpu_measure, peak, pyramid
 from tests.backends import sanitize_cuda
 
 CPU = ("ours", "ours_uint8", "eager", "ours_float16")
@@ -49,6 +50,50 @@ def test_cases() -> None:
     for name in ("ours", "eager"):
         shapes = {case[1:4] for case in found if case.candidate == name}
         assert shapes == {(*size, batch) for size in gpu.SIZES for batch in (1, 4)}
+
+
+@pytest.mark.parametrize("name", gpu_candidates.NETWORKS)
+def test_a_label_says_what_runs(name: str) -> None:
+    candidate = gpu_candidates.NETWORKS[name]
+    dtype = next((dtype for dtype in ("bfloat16", "float16") if dtype in candidate.label), "float32")
+    assert str(candidate.dtype) == f"torch.{dtype}"
+    assert (candidate.image == torch.uint8) == ("uint8" in candidate.label)
+    assert candidate.graphed == any(word in candidate.label for word in ("graph", "max-autotune"))
+    found = gpu.described(gpu.Case(name, 1000, 500, 4))
+    assert found["ours"] == candidate.label.startswith("abpn_fast") and found["megapixels"] == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"), [("eager_half", None), ("compiled", "default"), ("autotuned", "max-autotune")]
+)
+def test_channels_last_and_compiled_as_the_label_says(
+    name: str, mode: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(torch, "compile", lambda model, **options: seen.append(options["mode"]) or model)
+    model = torch.nn.Conv2d(3, 3, 3)
+    model.register_forward_pre_hook(lambda module, given: seen.extend([*given, module.weight]))
+    gpu_candidates.prepared(gpu_candidates.NETWORKS[name], model, torch.rand(1, 3, 6, 8))()
+    assert seen[:-2] == ([] if mode is None else [mode])
+    assert all(each.is_contiguous(memory_format=torch.channels_last) for each in seen[-2:])
+
+
+def test_what_is_given_belongs_to_the_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    monkeypatch.setattr(gpu.networks, "network", lambda name: made.append(name) or torch.nn.Identity())
+    given = gpu.Given("cpu")
+    for case in (
+        *(gpu.Case("eager", 8, 6, 1), gpu.Case("ours", 8, 6, 1)),
+        *(gpu.Case("ours", 8, 6, 1, "base"), gpu.Case("ours", 8, 6, 2, "base")),
+    ):
+        image, expected = given.of(case)
+        assert image.shape == expected.shape == (case.batch, 3, 6, 8)
+    assert made == ["small", "base", "base"]
+
+
+def test_photos_of_a_batch_differ() -> None:
+    found = gpu_measure.photos(6, 8, 4, "cpu")
+    assert not any(torch.equal(a, b) for a, b in itertools.combinations(found, 2))
 
 
 @pytest.mark.parametrize("name", CPU)
@@ -104,6 +149,34 @@ def test_what_a_round_waits_for(queued: bool, monkeypatch: pytest.MonkeyPatch) -
     assert device.asked == rounds
 
 
+def test_best_and_median_of_the_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter([1.0, 5.0, 2.0, 9.0, *[1e-9] * 100])
+    monkeypatch.setattr(gpu_measure, "_once", lambda *_: next(seconds))
+    assert gpu_measure.timed(lambda: None, "cuda") == {"min": 2.0, "median": 5.0, "rounds": 3}
+    assert gpu_measure.timed(lambda: None, "cuda")["rounds"] == 50
+
+
+def test_the_peak_of_a_call_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Memory(Device):
+        held, most = 5, 100
+
+        def memory_allocated(self, device: torch.device) -> int:
+            return self.held
+
+        def reset_peak_memory_stats(self, device: torch.device) -> None:
+            self.most = self.held
+
+        def max_memory_allocated(self, device: torch.device) -> int:
+            return self.most
+
+    def call() -> None:
+        memory.most = max(memory.most, memory.held + 7)
+
+    memory = Memory()
+    monkeypatch.setattr(torch, "cuda", memory)
+    assert peak.peak_bytes(call, torch.device("cuda")) == 7
+
+
 def test_only_operators_are_queued(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     stats = {"min": 1.0, "median": 1.0, "rounds": 3}
@@ -135,11 +208,27 @@ def test_a_replayed_network_lives_as_long_as_its_call(monkeypatch: pytest.Monkey
 
 
 @torch.no_grad()
-def test_operators_write_what_the_model_computes() -> None:
+def test_operators_write_what_the_model_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pyramid.reference, "default_levels", lambda height, width: 2)
     operations = gpu._operations(70, torch.float32, "cpu")
-    for name, operation in operations.items():
+    for operation in operations.values():
         operation.call()
-        assert operation.moved > 3 * 4 * 70 * 70 and (operation.flops > 0) == ("refine" in name or "fused" in name)
+    photo, weights, coefficients = 3 * 4 * 70 * 70, 4 * (16 * 54 + 16 + 3 * 144 + 3), 4 * 6
+    refined = photo * 5 // 2 + weights
+    assert {name: operation.moved for name, operation in operations.items()} == {
+        "adaptive_blend": 3 * photo + coefficients,
+        "reverse_adaptive_blend": 3 * photo + coefficients,
+        "pyramid_down": photo * 5 // 4,
+        "laplacian_decompose": photo * 9 // 4,
+        "upsample_refine": refined,
+        "upsample_refine_blend": refined + coefficients,
+        "fused pyramid, all levels": refined + coefficients,
+    }
+    assert {name: operation.flops / 2592 for name, operation in operations.items() if operation.flops} == {
+        "upsample_refine": 70 * 70,
+        "upsample_refine_blend": 70 * 70,
+        "fused pyramid, all levels": 70 * 70 + 35 * 35,
+    }
     ceiling = {"copy": 1e9, "float32": 1e12, "float16": 4e12}
     row = gpu_measure.operator_row(operations["pyramid_down"], torch.float32, ceiling, "cpu")
     assert row["extra_info"]["share"] == pytest.approx(row["extra_info"]["gigabytes_per_second"])
@@ -198,13 +287,39 @@ def test_a_wrong_step_is_not_timed() -> None:
     assert "differs" in gpu_layer.whole_rows(wrong, "cpu", graphed=False)["refusal"]
 
 
+@torch.no_grad()
+def test_the_layer_stands_beside_pytorchs_operators(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(gpu_layer.low_res, "steps", lambda folded, backend: asked.append(backend) or backend)
+    layer = gpu_layer.whole("small", torch.float32, "cpu", side=64)
+    assert (layer.plain, layer.ours) == ("reference", "cuda")
+
+
+def test_a_rate_is_of_the_best_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_measure, "timed", lambda *_, **__: {"min": 2.0, "median": 4.0})
+    operation, ceiling = gpu_candidates.Operation(lambda: None, 10), {"copy": 20.0}
+    found = gpu_measure.operator_row(operation, torch.float16, ceiling, "cpu")["extra_info"]
+    assert found["gigabytes_per_second"] == pytest.approx(5e-9) and found["share"] == 0.25
+
+
+def test_times_stand_in_the_column_of_what_was_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_measure, "timed", lambda call, device, queued=False: (call(), queued))
+    found = gpu_layer._timed(lambda: "theirs", lambda: "ours", "cpu")
+    assert found == {"PyTorch": ("theirs", True), "abpn_fast": ("ours", True)}
+
+
 @pytest.mark.parametrize("name", ["ours_uint8", "float16"])
 def test_warm(name: str) -> None:
     gpu_candidates.warm(name, 300, 270, 1, "cpu")
 
 
-def test_ceilings() -> None:
+def test_ceilings(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(value > 0 for value in gpu_measure.ceilings("cpu", size=4096, side=16).values())
+    multiplied: list[torch.dtype] = []
+    monkeypatch.setattr(torch, "mm", lambda a, b, out: multiplied.append(a.dtype))
+    monkeypatch.setattr(gpu_measure, "timed", lambda call, device, queued: (call(), {"min": 2.0})[1])
+    assert gpu_measure.ceilings("cpu", size=4096, side=8) == {"copy": 4096, "float16": 512, "float32": 512}
+    assert multiplied == [torch.float16, torch.float32]
 
 
 def record(folder: Path, times: Iterable[float] = itertools.repeat(0.0), device: str = "cpu") -> gpu.Record:
@@ -319,10 +434,13 @@ def main(folder: Path, monkeypatch: pytest.MonkeyPatch, *passed: bool | None) ->
     monkeypatch.setattr(sys, "argv", ["bench.gpu", str(folder), "--seconds", "100"])
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "gpu")
     replaced = {"why_not": None, "settings": {}, "information": {}, "tests": found[0], "sanitizer": found[1:]}
-    for name, value in (replaced | {"warmed": {"passed": True}}).items():
+    for name, value in replaced.items():
         monkeypatch.setattr(gpu, name, lambda *arguments, value=value: value)
+    warming: list[float] = []
+    monkeypatch.setattr(gpu, "warmed", lambda folder, left: warming.append(left) or {"passed": True})
     monkeypatch.setattr(gpu, "measured", timed.append)
     gpu.main()
+    assert 45 < warming[0] <= 50, "half of the time is for what is timed"
     return timed
 
 
@@ -345,6 +463,42 @@ def test_timed_although_a_check_was_not_done(
     assert ("unchecked: check 1" in capsys.readouterr().out) == bool(unchecked)
 
 
+def test_float32_stays_float32() -> None:
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32
+    try:
+        cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = False, True, True
+        assert gpu.settings() == {"cudnn_benchmark": True, "tf32": False}
+        assert cudnn.benchmark and not cudnn.allow_tf32 and not matmul.allow_tf32
+    finally:
+        cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = before
+
+
+def test_what_cannot_run_is_in_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = torch.zeros(1, 3, 2, 2)
+    monkeypatch.setattr(torch, "empty", lambda *shape, device: image)
+    monkeypatch.setattr(gpu, "driver", lambda: "1")
+    reasons = {"triton": None, "cuda": "not compiled"}
+    monkeypatch.setattr(abpn_fast, "why_not", lambda name, tensor, operator: reasons[name])
+    assert gpu.information()["missing_backends"] == {"cuda": "not compiled"}
+
+
+def test_which_tests_run_on_the_gpu() -> None:
+    selects = Expression.compile(gpu._TESTS_ON_THE_GPU)
+
+    def chosen(*names: str) -> bool:
+        return selects.evaluate(lambda word, **_: any(word.lower() in name.lower() for name in names))
+
+    assert chosen("test_pyramid_down.py", "test_batch[cuda-triton-1]")
+    assert chosen("test_gated_conv.py", "test_batch[cuda-cuda-1]")
+    assert not chosen("test_pyramid_down.py", "test_batch[cuda-reference-1]")
+    assert not chosen("test_pyramid_down.py", "test_batch[cpu-cpu-1]")
+    assert chosen("test_cuda.py", "TestOnTheGPU", "test_graph")
+    assert not chosen("test_cuda.py", "TestChoice", "test_for_amd")
+    for file in ("test_graphed.py", "test_parity.py"):
+        assert chosen(file, "test_anything") and any(each.endswith(file) for each in gpu._TEST_FILES)
+
+
 @pytest.mark.parametrize("parallel", [False, True])
 def test_the_tests_on_the_gpu(parallel: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "check", lambda name, command, limit, folder, **environment: (command, limit))
@@ -360,12 +514,23 @@ def test_the_tests_on_the_gpu(parallel: bool, tmp_path: Path, monkeypatch: pytes
 )
 def test_sanitizer(said: str, passed: bool | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tool = tmp_path / "compute-sanitizer"
-    tool.write_text(f"#!/bin/sh\necho '{said}' $PYTORCH_NO_CUDA_MEMORY_CACHING\nexit 9\n")
+    asked = 'while [ "$1" ]; do [ "$1" = --error-exitcode ] && exit $2; shift; done'
+    tool.write_text(f"#!/bin/sh\necho '{said}' $PYTORCH_NO_CUDA_MEMORY_CACHING\n{asked}\n")
     tool.chmod(0o700)
     monkeypatch.setattr(gpu.shutil, "which", lambda name: str(tool))
     found = gpu.sanitizer(tmp_path, 60.0)
     assert [(each["name"], each["passed"]) for each in found] == [("memcheck", passed), ("racecheck", passed)]
     assert all(each["output"].startswith(f"{said} 1") for each in found)
+
+
+def test_the_sanitizer_has_no_more_than_its_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits: list[float] = []
+    monkeypatch.setattr(gpu.shutil, "which", lambda name: "compute-sanitizer")
+    done = {"passed": True, "output": ""}
+    monkeypatch.setattr(gpu, "check", lambda name, command, limit, folder, **_: limits.append(limit) or done)
+    for left in (500.0, 7.0):
+        gpu.sanitizer(tmp_path, left)
+    assert limits == [gpu.SANITIZER] * 2 + [7.0] * 2
 
 
 _PYTORCHS = "=== Error: Race reported between Write access at void at::native::reduce_kernel<512, 1>(T3)+0xfc0"

@@ -79,6 +79,8 @@ def test_code(target: tuple[str, torch.dtype, torch.dtype, str], compiler: Compi
     code = compiler(launch(name, image, other), gpu)
     assert code.stack == 0 and code.count(r"(LDL|STL)\b") == 0, "registers are spilled"
     assert "tf32" not in code.ptx
+    # Also the interpreter's quotients are correctly rounded; those of a plain / are not.
+    assert "div.full" not in code.ptx and "div.approx" not in code.ptx
     # Each picture is read, and each of half its length or more written, 16 bytes a thread where its pixels have room.
     if image == other:
         assert code.count(r"LDG\.E\.(\w+\.)*128") > 0

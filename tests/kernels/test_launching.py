@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,6 +30,28 @@ def test_fusion_is_never_left_to_the_compiler() -> None:
     launching.start(kernel, 3, x, x, 1, threads=64)
     ((grid, arguments, options),) = kernel.launched
     assert grid == (3,) and arguments == (x, 1) and options == {"enable_fp_fusion": False, "num_warps": 2}
+
+
+def test_on_the_device_of_its_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    current: list[Any] = []
+    seen: list[list[Any]] = []
+
+    @contextlib.contextmanager
+    def device_of(like: torch.Tensor) -> Iterator[None]:
+        current.append(like)
+        yield
+        current.pop()
+
+    monkeypatch.setattr(torch.cuda, "device_of", device_of)
+    x = torch.zeros(2)
+    launching.start({(3,): lambda *_, **__: seen.append(list(current))}, 3, x, threads=32)
+    assert len(seen) == 1 and seen[0][0] is x
+
+
+def test_threads_of_a_warp(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(warp_size=64))
+    assert launching.warp(SimpleNamespace(is_cuda=True, device="cuda")) == 64
+    assert launching.warp(torch.zeros(1)) == 32
 
 
 def test_warps(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,6 +92,9 @@ def test_the_interpreter_is_never_chosen_automatically(monkeypatch: pytest.Monke
     for dtype in (torch.float32, torch.float64):
         assert choose("auto", "pyramid_down", [image.to(dtype)]) in ("cpu", "reference")
     assert choose("triton", "pyramid_down", [image]) == "triton"
-    monkeypatch.delenv("TRITON_INTERPRET")
-    with pytest.raises(RuntimeError, match="backend triton runs on tensors on an NVIDIA or AMD GPU, got one on cpu"):
-        choose("triton", "pyramid_down", [image])
+    for value in ("0", ""):
+        monkeypatch.setenv("TRITON_INTERPRET", value)
+        with pytest.raises(
+            RuntimeError, match="backend triton runs on tensors on an NVIDIA or AMD GPU, got one on cpu"
+        ):
+            choose("triton", "pyramid_down", [image])

@@ -17,7 +17,7 @@ from abpn_fast.backends import triton as backend
 from abpn_fast.ops import arguments
 from tests.accuracy import assert_same_bits
 from tests.conftest import DEVICES
-from tests.layouts import LAYOUTS, Guarded, arrange, arrange_all
+from tests.layouts import LAYOUTS, Guarded, arrange, arrange_all, far_apart
 from tests.ops import test_adaptive_blend, test_laplacian_decompose, test_pyramid_down, test_reverse_adaptive_blend
 from tests.ops.contract import INTEGERS, Inputs, OperatorContract, picture
 
@@ -118,6 +118,12 @@ class TestBlends:
         for plain, last in zip(*grads, strict=True):
             torch.testing.assert_close(last, plain, rtol=1e-5, atol=1e-5)
 
+    def test_gradients_are_contiguous(self) -> None:
+        inputs, _ = arrange_all(BLENDS[0]().inputs((5, 9), device=DEVICE), "channels_last")
+        grad, wanted = torch.rand(2, 3, 5, 9, device=DEVICE), ("image", "blend", "j", "k")
+        found = backend.adaptive_blend_backward([grad], inputs, wanted, None)
+        assert all(each.is_contiguous() for each in found)
+
     def test_gradient_beside_bytes(self) -> None:
         contract = test_reverse_adaptive_blend.TestContract()
         inputs = small(contract, (5, 9), torch.uint8)
@@ -165,6 +171,22 @@ class TestLevels:
     def test_layout(self, layout: str) -> None:
         contract = LEVELS[2]()
         contract.check_layout(small(contract, (3, 6)), layout, "triton")
+
+    def test_mixed_layouts(self) -> None:
+        contract = LEVELS[2]()
+        inputs = small(contract, (5, 6))
+        plain = run(contract, inputs)
+        for i in range(2):
+            out = [torch.zeros_like(x) for x in plain]
+            out[i] = arrange(out[i], "channels_last")
+            assert_same_bits(contract.run(inputs, "triton", out=outs(contract, out)), plain)
+
+    def test_high_frequencies_are_what_the_level_lacks_as_it_is_stored(self) -> None:
+        contract = LEVELS[2]()
+        inputs = small(contract, (6, 8), torch.float16)
+        low, high = run(contract, inputs)
+        lacking = inputs["image"].float() - reference.upsample(low.float(), (6, 8))
+        assert ((high.float() - lacking).abs() <= 2**-11 * lacking.abs() + 1e-6).all()
 
     def test_several_levels_of_a_batch(self) -> None:
         contract = LEVELS[2]()
@@ -244,6 +266,61 @@ class TestConversions:
         assert out[~image.isfinite()].isnan().all()
 
 
+@pytest.mark.skipif(DEVICE != "cpu", reason="gigabytes that only a CPU need not have")
+class TestFarApart:
+    """Offsets beyond 32 bits."""
+
+    @pytest.mark.parametrize("dim", range(4), ids=list("nchw"))
+    def test_blend(self, dim: int) -> None:
+        contract = BLENDS[0]()
+        inputs = contract.inputs((3, 3), count=3)
+        inputs["image"] = picture(3, 3, 3, 3, dtype=torch.uint8)
+        near, far = torch.zeros_like(inputs["image"]), far_apart(torch.zeros_like(inputs["image"]), dim)
+        contract.run(inputs, "triton", out=near)
+        contract.run(inputs | {"image": far_apart(inputs["image"], dim)}, "triton", out=far)
+        assert_same_bits(far.contiguous(), near)
+
+    @pytest.mark.parametrize(
+        ("layout", "dim"), [*(("contiguous", dim) for dim in range(3)), ("channels_last", 1), ("channels_last", 3)]
+    )
+    def test_levels(self, layout: str, dim: int) -> None:
+        from abpn_fast.kernels import levels
+
+        count = 1 if dim else 3
+        image = picture(count, 3, 5, 5, dtype=torch.uint8)
+        near = image, torch.zeros(count, 3, 3, 3).half(), torch.zeros(count, 3, 5, 5).half()
+        far = [far_apart(arrange(x, layout), dim) for x in near]
+        for pictures in (near, far):
+            levels.launch(pictures[0], "binomial", *pictures[1:])
+        assert near[2].any()
+        assert_same_bits([x.contiguous() for x in far[1:]], list(near[1:]))
+
+    def test_many_programs(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The last program of a picture with more than 2^31 pixels."""
+        from triton.runtime.interpreter import InterpreterBuilder
+
+        from abpn_fast.kernels import adaptive_blend
+
+        start, program = adaptive_blend.start, InterpreterBuilder.create_get_program_id
+
+        def start_last(kernel: object, programs: int, *arguments: object, **options: object) -> None:
+            def create_get_program_id(builder: object, axis: int) -> object:
+                handle = program(builder, axis)
+                handle.data = handle.data + (programs - 1)
+                return handle
+
+            monkeypatch.setattr(InterpreterBuilder, "create_get_program_id", create_get_program_id)
+            start(kernel, 1, *arguments, **options)
+
+        monkeypatch.setattr(adaptive_blend, "start", start_last)
+        shape = 1, 3, 2**15 - 1, 21848
+        image, blend, out = (torch.empty(shape, dtype=dtype) for dtype in (torch.uint8, torch.float16, torch.uint8))
+        image[..., -1, -8:], blend[..., -1, -8:], out[..., -1, -8:] = 51, 0.5, 0
+        none, one = torch.zeros(3), torch.tensor([1.0, 0.0, 0.0])
+        adaptive_blend.launch(image, blend, one, none, 0.8, out)
+        assert image.numel() > 2**31 and out[0, 2, -1, -8:].tolist() == [102] * 8
+
+
 def test_coefficients_of_any_layout_and_dtype() -> None:
     inputs = small(BLENDS[0](), (3, 4))
     changed = inputs | {name: inputs[name].double()[None].expand(2, 3).t()[:, 0] for name in ("j", "k")}
@@ -257,10 +334,14 @@ def test_halved_sizes_are_those_of_the_operators() -> None:
         assert (out == 1).all()
 
 
-def test_refusals() -> None:
+def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     image = torch.rand(1, 3, 4, 4, device=DEVICE)
-    assert backend.why_not("pyramid_down", [image]) is None
-    assert backend.why_not("adaptive_blend", [image, image, torch.zeros(3, dtype=torch.float64)]) is None
+    for dtype in (torch.float32, *HALVES, *INTEGERS):
+        assert backend.why_not("pyramid_down", [image.to(dtype)]) is None
+    assert backend.why_not("adaptive_blend", [image, image, image.new_zeros(3, dtype=torch.float64)]) is None
     assert "float64" in (backend.why_not("pyramid_down", [image.double()]) or "")
     assert "on meta" in (backend.why_not("pyramid_down", [image.to("meta")]) or "")
     assert backend.why_not("gated_conv", [image]) == "backend triton has no gated_conv"
+    assert "float64" in (backend.why_not("upsample_refine", [image, image.new_zeros(16, dtype=torch.float64)]) or "")
+    monkeypatch.setattr(backend, "_installed", lambda: False)
+    assert "pip install triton" in (backend.why_not("pyramid_down", [image]) or "")

@@ -16,7 +16,7 @@ from torch import Tensor
 from abpn_fast.backends import triton as backend
 from tests.accuracy import assert_same_bits, assert_within_budget, chosen
 from tests.conftest import DEVICES
-from tests.layouts import LAYOUTS, Guarded, arrange_all
+from tests.layouts import LAYOUTS, Guarded, arrange, arrange_all, far_apart
 from tests.ops import test_upsample_refine, test_upsample_refine_blend
 from tests.ops.contract import INTEGERS, Inputs, OperatorContract, as_arrays, picture
 from tests.ops.test_upsample_refine_blend import NO_MASK, THRESHOLD, mask_of
@@ -89,6 +89,14 @@ class TestParity:
         BLEND().check_layout(inputs, layout, "triton")
 
     @pytest.mark.usefixtures("_dot")
+    @pytest.mark.parametrize("name", ["blend_low", "image", "image_low", "out"])
+    def test_mixed_layouts(self, name: str) -> None:
+        inputs = small(BLEND(), (2, 6))
+        given = inputs | {"out": torch.zeros_like(inputs["image"])}
+        (plain,) = BLEND().run(inputs, "triton")
+        assert_same_bits(BLEND().run(given | {name: arrange(given[name], "channels_last")}, "triton"), [plain])
+
+    @pytest.mark.usefixtures("_dot")
     @pytest.mark.parametrize("layout", LAYOUTS[1:3])
     @pytest.mark.parametrize("stored", INTEGERS, ids=str)
     def test_integers_in_layout(self, stored: torch.dtype, layout: str) -> None:
@@ -97,7 +105,7 @@ class TestParity:
 
     def test_blocks(self, plan: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
         """However the image is cut into blocks and strips: the same bits, and nothing else is written."""
-        inputs = small(BLEND(), (5, 14) if plan == "dot" else (3, 8))
+        inputs = small(BLEND(), (5, 18) if plan == "dot" else (3, 8))
         (whole,) = BLEND().run(inputs, "triton")
         assert_within_budget(whole, BLEND().reference(inputs)[0], BLEND().formula(as_arrays(inputs))[0])
         request.getfixturevalue("_narrow")
@@ -123,6 +131,37 @@ class TestParity:
         near = BLEND().run(inputs, "triton")
         monkeypatch.setattr(refine, "_FAR", 0)
         assert_same_bits(BLEND().run(inputs, "triton"), near)
+
+
+@pytest.mark.skipif(DEVICE != "cpu", reason="gigabytes that only a CPU need not have")
+@pytest.mark.usefixtures("_dot")
+@pytest.mark.parametrize("dim", range(4), ids=list("nchw"))
+def test_offsets_beyond_32_bits(dim: int) -> None:
+    inputs = BLEND().inputs((5, 5), count=1 if dim else 3, dtype=torch.float16)
+    inputs["image"] = picture(*inputs["image"].shape, dtype=torch.uint8)
+    inputs["mask"] = mask_of((5, 5), len(inputs["image"]), 2, dtype=torch.float16)
+    near, far = (torch.zeros_like(inputs["image"]) for _ in range(2))
+    names = [name for name in ("image", "blend_low", "image_low", "mask") if inputs[name].shape[dim] > 1]
+    BLEND().run(inputs, "triton", out=near)
+    far = far_apart(far, dim)
+    BLEND().run(inputs | {name: far_apart(inputs[name], dim) for name in names}, "triton", out=far)
+    assert_same_bits(far.contiguous(), near)
+
+
+@pytest.mark.parametrize("name", ["blend_low", "image", "image_low", "out"])
+def test_one_picture_that_reaches_far_is_enough_for_long_addresses(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from abpn_fast.kernels import refine
+
+    launched: list[int] = []
+    monkeypatch.setattr(refine, "start", lambda *_, WIDE, **__: launched.append(WIDE))
+    sizes = {"blend_low": 2, "image": 4, "image_low": 2, "out": 4}
+    pictures = {each: torch.empty(1, 3, size, size, device="meta") for each, size in sizes.items()}
+    weights = tuple(torch.empty(shape) for shape in ((16, 6, 3, 3), (16,), (3, 16, 3, 3), (3,)))
+    for step in (1, 2**30):
+        size = sizes[name]
+        pictures[name] = torch.empty(1, 3, size, size * step, device="meta")[..., ::step]
+        refine.launch(pictures["blend_low"], pictures["image"], pictures["image_low"], weights, pictures["out"])
+    assert launched == [0, 1]
 
 
 def test_reach() -> None:
@@ -178,6 +217,22 @@ class TestMask:
         inputs |= {"mask_threshold": THRESHOLD, "mask": torch.zeros(1, 1, 2, 6, device=DEVICE)}
         inputs["mask"][0, 0, 1, 4] = cell
         assert self.check(inputs, request).any()
+
+    def test_cells_below_the_threshold_whose_mean_rounds_up_to_it(self) -> None:
+        """Whether a strip is looked at pixel by pixel or passed over as a whole: the same pixels are kept."""
+        threshold = torch.tensor(0.87)
+        mask = torch.full((1, 1, 1, 4), torch.nextafter(threshold, torch.tensor(0.0)).item(), device=DEVICE)
+        inputs = small(BLEND(), (8, 28)) | {"mask": mask, "mask_threshold": threshold.item()}
+        (whole,) = BLEND().run(inputs, "triton")
+        mask[..., 3] = 1
+        (partly,) = BLEND().run(inputs, "triton")
+        assert_same_bits(whole[..., :20], partly[..., :20])
+        assert not torch.equal(whole, inputs["image"])
+
+    def test_nan_in_a_mask_of_the_same_size_stays_where_it_is(self) -> None:
+        inputs = small(BLEND(), (2, 6)) | {"mask_threshold": THRESHOLD, "mask": torch.zeros(1, 1, 2, 6, device=DEVICE)}
+        inputs["mask"][0, 0, 0, 3] = math.nan
+        assert (~self.check(inputs)).sum() == 1
 
 
 def test_choice_of_plan(monkeypatch: pytest.MonkeyPatch) -> None:
