@@ -244,7 +244,7 @@ _SMALL_PASSES = "tests.backends.sanitize_cuda"
 # What they print when they are through.
 _DONE = "all passes done"
 # As racecheck names the kernels of csrc/cuda and of kernels/, whose entries are all called so.
-_OURS = re.compile(r"access at .*(gated_conv|\bkernel\+)")
+_OURS = re.compile(r"access at .*(gated_conv|gated_gradient|\bkernel\+)")
 
 
 def _races_of_others(log: Path) -> bool:

@@ -545,10 +545,11 @@ _PYTORCHS = "=== Error: Race reported between Write access at void at::native::r
             [_PYTORCHS, "===   and Read access at void abpn::gated::gated_conv<K, 2>(Task)+0x40", "all passes done"],
             False,
         ),
+        ([_PYTORCHS, "=== Write access at void abpn::gated::gated_gradient<float, 4>(Task)", "all passes done"], False),
         ([_PYTORCHS, "===   and Read access at kernel+0x40 in kernels/refine.py:147", "all passes done"], False),
         (["ERROR SUMMARY: 1 error", "all passes done"], False),
     ],
-    ids=["theirs", "not done", "gated_conv", "triton", "no race"],
+    ids=["theirs", "not done", "gated_conv", "gradient", "triton", "no race"],
 )
 def test_races_of_others(
     lines: list[str], passed: bool | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
