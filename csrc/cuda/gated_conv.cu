@@ -1,8 +1,7 @@
 // The kernels of the gated convolution (docs/gated_conv.md) and their launches.
-#include <cuda_runtime.h>
-
 #include "gated_float.cuh"
 #include "gated_half.cuh"
+#include "launching.cuh"
 
 namespace abpn::gated {
 namespace {
@@ -26,12 +25,10 @@ __global__ void gated_conv_pack(const __grid_constant__ Plan plan, const __grid_
                                                      tap / 3 * of.stride[2] + tap % 3 * of.stride[3]]);
     };
   };
-  const int64_t size = packed_size(plan), stride = int64_t{gridDim.x} * blockDim.x;
-  for (int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < size; i += stride)
+  each_of(packed_size(plan), [&](int64_t i) {
     packed[i] = from_float<T>(packed_weight(plan, i, reader(weight), reader(skip_weight)));
+  });
 }
-
-const char* message(cudaError_t error) { return error == cudaSuccess ? nullptr : cudaGetErrorString(error); }
 
 template <class K, int Resident>
 const char* launch_kernel(const Task& task, cudaStream_t stream) {
@@ -78,10 +75,8 @@ const char* launch(const Task& task, Kernel kernel, Type type, void* stream) {
 
 const char* launch_packing(const Plan& plan, const Weight& weight, const Weight& skip_weight, void* packed, Type type,
                            void* stream) {
-  constexpr int threads = 256;
-  const int64_t wanted = parts(packed_size(plan), threads);
-  if (wanted == 0) return nullptr;
-  const int blocks = static_cast<int>(wanted < 65536 ? wanted : 65536);
+  const unsigned blocks = flat_blocks(packed_size(plan)), threads = flat_threads;
+  if (blocks == 0) return nullptr;
   const auto on = static_cast<cudaStream_t>(stream);
   if (type == Type::half)
     gated_conv_pack<<<blocks, threads, 0, on>>>(plan, weight, skip_weight, static_cast<__half*>(packed));

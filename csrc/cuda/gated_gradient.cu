@@ -1,27 +1,21 @@
 // The kernel of the gate's gradient and its launch.
-#include <cuda_runtime.h>
-
 #include "gated_gradient.cuh"
+#include "launching.cuh"
 
 namespace abpn::gated {
 namespace {
 
-constexpr int threads = 256;
-
 template <class T, int many>
-__global__ void __launch_bounds__(threads) gated_gradient(const __grid_constant__ GradientTask task) {
-  const int64_t size = task.count * task.run / many, stride = int64_t{gridDim.x} * blockDim.x;
-  for (int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < size; i += stride)
-    gate_gradient<T, many>(task, i);
+__global__ void __launch_bounds__(flat_threads) gated_gradient(const __grid_constant__ GradientTask task) {
+  each_of(task.count * task.run / many, [&](int64_t i) { gate_gradient<T, many>(task, i); });
 }
 
 template <class T, int many>
 const char* launch_groups(const GradientTask& task, cudaStream_t stream) {
-  const int64_t wanted = parts(task.count * task.run / many, threads);
-  if (wanted == 0) return nullptr;
-  gated_gradient<T, many><<<static_cast<unsigned>(wanted < 65536 ? wanted : 65536), threads, 0, stream>>>(task);
-  const cudaError_t error = cudaGetLastError();
-  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+  const unsigned blocks = flat_blocks(task.count * task.run / many);
+  if (blocks == 0) return nullptr;
+  gated_gradient<T, many><<<blocks, flat_threads, 0, stream>>>(task);
+  return message(cudaGetLastError());
 }
 
 template <class T>
