@@ -94,6 +94,6 @@ def train(
 
 
 def _print_scores(line: dict[str, float]) -> None:
-    # Steps in whole: of 10250 four digits would be 1.025e+04.
-    shown = {name: str(value) if isinstance(value, int) else f"{value:.4g}" for name, value in line.items()}
-    typer.echo(", ".join(f"{name} {value}" for name, value in shown.items()))
+    from abpn_fast.training.logs import written
+
+    typer.echo(", ".join(f"{name} {written(value, 4)}" for name, value in line.items()))

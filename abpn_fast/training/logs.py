@@ -60,7 +60,7 @@ class Logs:
         """Add a line with ``step`` and all that was measured there."""
         if self.columns != list(line):
             self._begin(list(line))
-        csv.DictWriter(self.file, self.columns).writerow({name: _written(value) for name, value in line.items()})
+        csv.DictWriter(self.file, self.columns).writerow({name: written(value) for name, value in line.items()})
         self.file.flush()
         if self.writer is not None:
             for name, value in line.items():
@@ -107,8 +107,9 @@ def sheet(model: ABPN, pair: Pair) -> Tensor:
     return torch.cat(scaled, 3)[0].clamp(0, 1).cpu()
 
 
-def _written(value: float) -> str:
-    return str(value) if isinstance(value, int) else f"{value:.6g}"
+def written(value: float, digits: int = 6) -> str:
+    """``value`` with so many digits; an integer, such as a step, whole."""
+    return str(value) if isinstance(value, int) else f"{value:.{digits}g}"
 
 
 def _cut(path: Path, last: int) -> None:
