@@ -23,9 +23,8 @@ def gated_conv_gradient(
     features, skip, mask = (arguments[name] for name in ("features", "skip", "mask"))
     weight, skip_weight = arguments["weight"], arguments["skip_weight"]
     joined = attend(features, skip, mask)
-    both, kept = conv2d(joined, weight, arguments["bias"], padding=1), None
-    if skip_weight is not None:
-        kept = conv2d(skip, skip_weight, arguments["skip_bias"], padding=1)
+    both = conv2d(joined, weight, arguments["bias"], padding=1)
+    kept = None if skip_weight is None else conv2d(skip, skip_weight, arguments["skip_bias"], padding=1)
     both, kept = through_gate(both, kept, grad, arguments["negative_slope"])
     found: dict[str, Tensor] = {}
     if kept is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import math
 import os
 import sys
 import warnings
@@ -82,12 +81,13 @@ def retouch(
     with wrong_use():
         if out == "-":
             raise ValueError("results go to files, not to standard output; name one, or a folder")
-        if not math.isfinite(strength):
-            raise ValueError(f"strength must be a finite number, got {strength}")
         if results[0] != target and target.exists() and not target.is_dir():
             raise NotADirectoryError(f"{target} is a file; name a folder for the results")
         from abpn_fast.photo import retouch_file
+        from abpn_fast.photo.retouch import check_options
 
+        # Once, not for every photo.
+        check_options(model, levels, sensitivity, strength, mask_threshold, quality)
         network = _load(model, device, dtype, sensitivity, backend)
     failed = 0
     with stops_cleanly(), _progress(len(photos)) as advance:

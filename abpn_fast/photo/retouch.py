@@ -109,7 +109,7 @@ def retouch_file(
         RuntimeError: ``backend`` cannot run on this device.
     """
     started = time.perf_counter()
-    _check(model, levels, sensitivity, strength, mask_threshold, quality)
+    check_options(model, levels, sensitivity, strength, mask_threshold, quality)
     original = read_photo(Path(photo))
     targets = _Targets.of(out, save_mask, save_blend, compare)
     check_targets(targets.paths, overwrite, make_folders)
@@ -168,7 +168,14 @@ class _Targets(NamedTuple):
         return tuple(path for path in self if path is not None)
 
 
-def _check(model: object, levels: Any, sensitivity: Any, strength: Any, mask_threshold: Any, quality: Any) -> None:
+def check_options(
+    model: object, levels: Any, sensitivity: Any, strength: Any, mask_threshold: Any, quality: Any
+) -> None:
+    """Refuse what :func:`retouch_file` takes for no photo.
+
+    Raises:
+        TypeError, ValueError: an argument does not fit; the message names it.
+    """
     if not isinstance(model, (str, os.PathLike, reference.ABPN)):
         raise TypeError(
             f"model must be an abpn_fast.ABPN, the name of bundled weights or a folder, got {type(model).__name__}"
