@@ -31,6 +31,11 @@ def warp(like: Tensor) -> int:
     return torch.cuda.get_device_properties(like.device).warp_size if like.is_cuda else 32
 
 
+def from_ampere_on(like: Tensor) -> bool:
+    """Whether the GPU of ``like`` is NVIDIA's and not older than Ampere; where there is none, it is thought to be."""
+    return not torch.version.hip and (not like.is_cuda or torch.cuda.get_device_capability(like.device) >= (8, 0))
+
+
 def alike(*pictures: Tensor) -> bool:
     """Whether the same pixels of ``pictures`` lie in the same order in dense memory: contiguous or channels_last."""
     return any(all(x.is_contiguous(memory_format=layout) for x in pictures) for layout in _DENSE)

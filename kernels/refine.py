@@ -22,7 +22,7 @@ from torch import Tensor
 
 from abpn_fast.backends.triton import interpreted
 from abpn_fast.kernels import refine_dot, refine_fma
-from abpn_fast.kernels.launching import coefficients, start, tuned, warp
+from abpn_fast.kernels.launching import coefficients, from_ampere_on, start, tuned, warp
 from abpn_fast.kernels.refine_mask import is_active, keep
 
 PLANS = ("fma", "dot")
@@ -45,16 +45,16 @@ _FREE = [name for name in _FREE if name != "mask_c"] + [
 _TALLEST, _SHORTEST, _PROGRAMS = 128, 16, 4096
 
 
-def plan_for(dtype: torch.dtype) -> str:
+def plan_for(blend_low: Tensor) -> str:
     """Tensor cores for half precision; ``ABPN_FAST_REFINE_PLAN`` overrides it, for measurements.
 
-    Plan dot arranges its operands as NVIDIA's tensor cores take them; for AMD's it would need more registers than there
-    are.
+    Plan dot arranges its operands as NVIDIA's tensor cores have taken them since Ampere. For AMD's and for Turing's,
+    which take half as many at a time, it would need more registers than there are.
     """
     asked = os.environ.get(_PLAN)
     if asked and asked not in PLANS:
         raise ValueError(f"{_PLAN} must be one of {', '.join(PLANS)}, got {asked!r}; unset it for the automatic choice")
-    return asked or ("fma" if dtype == torch.float32 or torch.version.hip else "dot")
+    return asked or ("dot" if blend_low.dtype != torch.float32 and from_ampere_on(blend_low) else "fma")
 
 
 def group_of(plan: str, threads: int) -> int:
@@ -81,7 +81,7 @@ def launch(
 ) -> None:
     """Fill ``out`` with B_i, or where ``blend``, (j, k, strength), is given with R_0."""
     count, _, height, width = image.shape
-    plan = plan_for(blend_low.dtype)
+    plan = plan_for(blend_low)
     ready = [(x.float() if plan == "fma" else x).contiguous() for x in weights]
     if plan == "fma":
         ready[0] = in_pairs(ready[0])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from itertools import product
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -238,13 +239,22 @@ class TestMask:
 def test_choice_of_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     from abpn_fast.kernels.refine import plan_for
 
+    def plans() -> list[str]:
+        dtypes = (torch.float32, *HALVES)
+        return [plan_for(SimpleNamespace(dtype=dtype, is_cuda=True, device="cuda")) for dtype in dtypes]
+
     monkeypatch.delenv("ABPN_FAST_REFINE_PLAN", raising=False)
-    assert [plan_for(dtype) for dtype in (torch.float32, *HALVES)] == ["fma", "dot", "dot"]
+    assert [plan_for(torch.zeros(1, dtype=dtype)) for dtype in HALVES] == ["dot", "dot"]
+    for capability, half in (((7, 5), "fma"), ((8, 0), "dot"), ((8, 9), "dot"), ((12, 0), "dot")):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, capability=capability: capability)
+        assert plans() == ["fma", half, half]
     monkeypatch.setattr(torch.version, "hip", "6.4")
-    assert [plan_for(dtype) for dtype in (torch.float32, *HALVES)] == ["fma", "fma", "fma"]
+    assert plans() == ["fma", "fma", "fma"]
+    monkeypatch.setenv("ABPN_FAST_REFINE_PLAN", "dot")
+    assert plans() == ["dot", "dot", "dot"]
     monkeypatch.setenv("ABPN_FAST_REFINE_PLAN", "abacus")
     with pytest.raises(ValueError, match="ABPN_FAST_REFINE_PLAN must be one of fma, dot, got 'abacus'"):
-        plan_for(torch.float32)
+        plans()
 
 
 @pytest.mark.parametrize("offset", [0, 1, 2])
