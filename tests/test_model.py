@@ -257,6 +257,16 @@ def test_traced() -> None:
         torch.testing.assert_close(traced(image), fast(image, levels=3, mask_threshold=0.5))
 
 
+@torch.no_grad()
+def test_exported(tmp_path: Path) -> None:
+    model, image = accelerate(random_model()), torch.rand(2, 3, 150, 131)
+    options: dict[str, Any] = {"levels": 1, "strength": 0.5}
+    torch.export.save(torch.export.export(model, (image,), options), tmp_path / "model.pt2")
+    program = torch.export.load(tmp_path / "model.pt2")
+    assert any("upsample_refine_blend" in str(node.target) for node in program.graph.nodes)
+    torch.testing.assert_close(program.module()(image, **options), model(image, **options), atol=1e-6, rtol=0)
+
+
 def test_a_replica_is_refused() -> None:
     replica = ABPN(TINY).eval()._replicate_for_data_parallel()
     for module in replica.modules():
