@@ -1,4 +1,4 @@
-"""What each operator must at least move and compute, and what its kernel does: the floors of docs/performance.md.
+"""What each operator must at least move and compute, and what its kernel does: the floors of docs/triton.md.
 
 Per pixel of the finer level, all three channels: bytes to and from device memory, and floating-point operations, of
 which a fused multiply-add is two and conversions and selections are none.
