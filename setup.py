@@ -49,6 +49,8 @@ def library(kind: str) -> Any:
 
 def why_not_buildable() -> str | None:
     """What is missing, or None."""
+    if sys.platform == "win32":
+        return "it is not made for Windows"
     if importlib.util.find_spec("torch") is None:
         return "torch is not installed here (install it first, then use pip's --no-build-isolation)"
     if shutil.which(os.environ.get("CXX", "c++").split()[0]) is None and shutil.which("g++") is None:

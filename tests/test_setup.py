@@ -29,3 +29,13 @@ def test_a_source_distribution_has_what_builds_it(tmp_path: Path) -> None:
 def test_a_compiler_that_fails_is_told_with_the_way_around(tmp_path: Path) -> None:
     done = setup("build", "--build-base", str(tmp_path), CXX="false", CC="false")
     assert done.returncode != 0 and "set ABPN_FAST_BUILD_CPU=0 to do without" in done.stderr
+
+
+def test_windows_gets_the_package_without_libraries() -> None:
+    code = (
+        "import runpy, sys, setuptools; "
+        "sys.platform, sys.argv = 'win32', ['setup.py', '--name']; runpy.run_path('setup.py')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stdout.strip() == "abpn_fast"
+    assert "without its native library for CPU: it is not made for Windows" in done.stderr
