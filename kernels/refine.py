@@ -41,7 +41,7 @@ _FREE = [name for name in _FREE if name != "mask_c"] + [
     "threshold",
 ]
 
-# Two rows more than a strip has are worked on.
+# Four rows more than a strip has are worked on.
 _TALLEST, _SHORTEST, _PROGRAMS = 128, 16, 4096
 
 
