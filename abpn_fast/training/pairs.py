@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from abpn_fast.training.batches import Batches, Crops, Pair
 from abpn_fast.training.files import Bad, BadFile, Pixels, decode, images_below, upright_size, usable
@@ -110,7 +111,7 @@ class PairedPhotos(Batches):
         **more: Any,
     ) -> None:
         self.pairs, self.only, self.crop, self.flip = pairs, kind, crop, flip
-        self._order = -1, np.empty(0, np.int64)
+        self._order: tuple[int, NDArray[np.int64]] = -1, np.empty(0, np.int64)
         super().__init__(steps, seed, **more)
 
     def kinds(self) -> list[Crops]:
