@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import copy
 import functools
-import math
 import os
 from collections.abc import Callable
-from numbers import Integral
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +19,7 @@ from abpn_fast.graphed import Graphed
 from abpn_fast.ops.operator import Like, check_out
 from abpn_fast.prepared import Prepared
 from abpn_fast.reference import PolynomialBlend, RefiningModule, Retouched, mask_scale
+from abpn_fast.reference.arguments import integer, number
 from abpn_fast.spare import Spare, worth_lending
 
 # M, where there is one, and R_l from I_l.
@@ -134,9 +133,9 @@ class ABPN(reference.ABPN):
         Raises:
             TypeError, ValueError: an argument does not fit; the message names it.
         """
-        levels = self.check(image, levels, strength, mask_threshold)
+        levels, strength, mask_threshold = self.check(image, levels, strength, mask_threshold)
         if strip_rows is not None:
-            strip_rows = check_strips(strip_rows)
+            strip_rows = integer("strip_rows", strip_rows, 1, optional=True)
             if return_intermediates:
                 raise ValueError("strip_rows keeps no intermediates; leave out strip_rows or return_intermediates")
         if out is not None:
@@ -183,7 +182,7 @@ class ABPN(reference.ABPN):
         """
         if self.training:
             raise ValueError("graphed is for inference; call model.eval() first")
-        levels = self.check(example, levels, strength, mask_threshold)
+        levels, strength, mask_threshold = self.check(example, levels, strength, mask_threshold)
         # A copy: the graph reads addresses, which a change of these weights or their end would make another's.
         with torch.inference_mode(False), torch.no_grad():
             model = copy.deepcopy(self)
@@ -374,10 +373,7 @@ def accelerate(model: reference.ABPN) -> ABPN:
 
 
 def _set_sensitivity(model: reference.ABPN, sensitivity: float) -> None:
-    if isinstance(sensitivity, bool) or not isinstance(sensitivity, (int, float)):
-        raise TypeError(f"sensitivity must be a number, got {sensitivity!r}")
-    if not math.isfinite(sensitivity):
-        raise ValueError(f"sensitivity must be finite, got {sensitivity!r}")
+    sensitivity = number("sensitivity", sensitivity)
     if not sensitivity:
         return
     if model.mask_branch is None:
@@ -392,10 +388,3 @@ def _is_unobserved(module: torch.nn.Module, kind: type[torch.nn.Module]) -> bool
     """Whether ``module`` computes as its ``kind`` does, with whatever weights, and has no hook."""
     hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
     return type(module).forward is kind.forward and "forward" not in module.__dict__ and not any(hooks)
-
-
-def check_strips(strip_rows: object) -> int:
-    """``strip_rows``, refused unless it is an integer >= 1."""
-    if isinstance(strip_rows, bool) or not isinstance(strip_rows, Integral) or strip_rows < 1:
-        raise ValueError(f"strip_rows must be None or an integer >= 1, got {strip_rows!r}")
-    return int(strip_rows)

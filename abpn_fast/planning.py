@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from numbers import Integral
 from typing import NamedTuple
 
 import torch
@@ -11,7 +10,7 @@ from torch.backends import mkldnn
 from abpn_fast import native
 from abpn_fast.backends import BACKENDS
 from abpn_fast.config import ABPNConfig
-from abpn_fast.model import check_strips
+from abpn_fast.reference.arguments import integer
 from abpn_fast.reference.model import as_config, check_levels
 from abpn_fast.spare import is_lent, worth_lending
 from abpn_fast.strips import REACH, first_whole, held_pixels
@@ -127,8 +126,7 @@ def _checked(
 ) -> int:
     """The number of levels, if all arguments fit."""
     for name, value in (("height", height), ("width", width), ("batch", batch)):
-        if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-            raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
+        integer(name, value, 1)
     if dtype not in _DTYPES:
         raise TypeError(f"dtype must be one of {', '.join(map(str, _DTYPES))}, got {dtype!r}")
     if backend not in ("auto", "cpu", "reference"):
@@ -145,7 +143,7 @@ def _checked(
         )
     levels = check_levels(levels, height, width, config)
     if strip_rows is not None:
-        check_strips(strip_rows)
+        integer("strip_rows", strip_rows, 1, optional=True)
     return levels
 
 

@@ -144,6 +144,8 @@ def test_integers_of_numpy() -> None:
     with torch.inference_mode():
         own = model(image, levels=2, strip_rows=16)
         assert torch.equal(model(image, levels=np.int8(2), strip_rows=np.int64(16)), own)
+        half = model(image, levels=2, strength=0.5, mask_threshold=0.25)
+        assert torch.equal(model(image, levels=2, strength=np.float32(0.5), mask_threshold=np.float16(0.25)), half)
 
 
 def test_bad_strip_rows_are_refused() -> None:

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from abpn_fast.ops import arguments
 from abpn_fast.ops.operator import Like, Operator
+from abpn_fast.reference.arguments import number
 
 
 def _result(image: Tensor, blend: Tensor, j: Tensor, k: Tensor, strength: float) -> Like:
@@ -46,5 +47,5 @@ def adaptive_blend(
     blend = arguments.tensor("blend", blend, image.shape, like=image)
     arguments.floating("blend", blend, image.dtype if image.is_floating_point() else None)
     arguments.coefficients(j, k, image)
-    result: Tensor = _operator(image, blend, j, k, arguments.number("strength", strength), out=out, backend=backend)
+    result: Tensor = _operator(image, blend, j, k, number("strength", strength), out=out, backend=backend)
     return result

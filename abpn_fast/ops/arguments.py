@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -62,15 +61,6 @@ def coefficients(j: object, k: object, like: Tensor) -> None:
     """j and k: three floating numbers each, on the device of ``like``."""
     for name, value in (("j", j), ("k", k)):
         floating(name, tensor(name, value, (3,), like=like))
-
-
-def number(name: str, value: object, least: float = -math.inf) -> float:
-    """``value`` as a float if it is a number, finite and not below ``least``."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    if not least <= value < math.inf or value == -math.inf:
-        raise ValueError(f"{name} must be finite{'' if least == -math.inf else f' and >= {least:g}'}, got {value!r}")
-    return float(value)
 
 
 def choice(name: str, value: object, choices: Sequence[str]) -> None:

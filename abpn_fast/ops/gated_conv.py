@@ -6,6 +6,7 @@ from torch import Tensor
 
 from abpn_fast.ops import arguments
 from abpn_fast.ops.operator import Like, Operator
+from abpn_fast.reference.arguments import number
 
 
 def _result(
@@ -99,7 +100,7 @@ def gated_conv(
         bias,
         skip_weight,
         skip_bias,
-        arguments.number("negative_slope", negative_slope),
+        number("negative_slope", negative_slope),
         out=out,
         backend=backend,
     )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Integral
 
 import torch
 from torch import Tensor
 
 from abpn_fast.ops import arguments
 from abpn_fast.ops.operator import Like, Operator
+from abpn_fast.reference.arguments import integer
 
 
 def _result(image: Tensor, levels: int, filter: str) -> list[Like]:
@@ -61,9 +61,7 @@ def laplacian_decompose(
     """
     image = arguments.picture("image", image)
     arguments.choice("filter", filter, ("binomial", "box"))
-    if isinstance(levels, bool) or not isinstance(levels, Integral) or levels < 0:
-        raise ValueError(f"levels must be an integer >= 0, got {levels!r}")
-    levels = int(levels)
+    levels = integer("levels", levels, 0)
     if out is not None and not _is_pair(out):
         raise TypeError(f"out must be a pair of lists of tensors, got {type(out).__name__}")
     if out is not None and (len(out[0]), len(out[1])) != (levels, levels):

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from abpn_fast.ops import arguments
 from abpn_fast.ops.operator import Like, Operator
+from abpn_fast.reference.arguments import number
 
 
 def _result(image: Tensor, retouched: Tensor, j: Tensor, k: Tensor, damping: float) -> Like:
@@ -54,6 +55,6 @@ def reverse_adaptive_blend(
     if image.is_floating_point() and retouched.is_floating_point():
         arguments.floating("retouched", retouched, image.dtype)
     arguments.coefficients(j, k, image)
-    damping = arguments.number("damping", damping, 0)
+    damping = number("damping", damping, 0)
     result: Tensor = _operator(image, retouched, j, k, damping, out=out, backend=backend)
     return result

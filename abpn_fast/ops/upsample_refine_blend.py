@@ -8,6 +8,7 @@ from abpn_fast.ops import arguments
 from abpn_fast.ops.operator import Like, Operator
 from abpn_fast.ops.upsample_refine import PARAMETERS, check
 from abpn_fast.reference import mask_scale
+from abpn_fast.reference.arguments import number
 
 
 def _result(
@@ -89,9 +90,9 @@ def upsample_refine_blend(
         bias2,
         j,
         k,
-        arguments.number("strength", strength),
+        number("strength", strength),
         mask,
-        None if mask_threshold is None else arguments.number("mask_threshold", mask_threshold),
+        None if mask_threshold is None else number("mask_threshold", mask_threshold),
         out=out,
         backend=backend,
     )

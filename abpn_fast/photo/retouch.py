@@ -7,7 +7,6 @@ import dataclasses
 import math
 import os
 import time
-from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +22,7 @@ from abpn_fast.photo.pictures import blend_picture, mask_picture
 from abpn_fast.photo.reading import read_photo
 from abpn_fast.photo.writing import check_targets, write_files
 from abpn_fast.reference import PolynomialBlend, Retouched
+from abpn_fast.reference.arguments import integer, number
 
 _Name = str | os.PathLike[str]
 
@@ -105,7 +105,7 @@ def retouch_file(
     Raises:
         OSError: a file cannot be read or written, or exists already.
         ValueError: the photo cannot be retouched, or an argument is out of range; the message says which.
-        TypeError: ``model`` is none of these.
+        TypeError: ``model`` is none of these, or a number is none.
         RuntimeError: ``backend`` cannot run on this device.
     """
     started = time.perf_counter()
@@ -125,9 +125,8 @@ def retouch_file(
         output = network(
             image,
             levels=levels,
-            # NumPy's numbers are real as well, the network takes Python's.
-            strength=float(strength),
-            mask_threshold=None if mask_threshold is None else float(mask_threshold),
+            strength=strength,
+            mask_threshold=mask_threshold,
             self_ensemble=self_ensemble,
             # Not asked for them, the network need not hold the intermediates.
             return_intermediates=targets.mask is not None or targets.blend is not None,
@@ -184,14 +183,12 @@ def check_options(
         raise ValueError("model must be in eval mode; call model.eval() first")
     if isinstance(model, reference.ABPN) and sensitivity:
         raise ValueError("sensitivity is of a model that is given by name; give this one's name, or leave it at 0")
-    if levels is not None and not (isinstance(levels, Integral) and int(levels) >= 0):
-        raise ValueError(f"levels must be None or an integer >= 0, got {levels!r}")
-    if not isinstance(strength, Real) or not math.isfinite(strength):
-        raise ValueError(f"strength must be a finite number, got {strength!r}")
-    if mask_threshold is not None and not (isinstance(mask_threshold, Real) and 0 <= float(mask_threshold) <= 1):
+    if levels is not None:
+        integer("levels", levels, 0, optional=True)
+    number("strength", strength)
+    if mask_threshold is not None and not 0 <= number("mask_threshold", mask_threshold) <= 1:
         raise ValueError(f"mask_threshold must be None or between 0 and 1, got {mask_threshold!r}")
-    if not isinstance(quality, Integral) or not 1 <= int(quality) <= 100:
-        raise ValueError(f"quality must be an integer between 1 and 100, got {quality!r}")
+    integer("quality", quality, 1, 100)
 
 
 def _writers(targets: _Targets, original: Photo, output: Tensor | Retouched, quality: int) -> dict[Path, Writer]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from numbers import Integral
 from typing import NamedTuple
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from abpn_fast.config import ABPNConfig
+from abpn_fast.reference.arguments import integer, number
 from abpn_fast.reference.blending import ConvBlend, PolynomialBlend
 from abpn_fast.reference.encoder import MutualEncoder
 from abpn_fast.reference.laplacian_decompose import laplacian_decompose
@@ -58,14 +58,14 @@ def check_levels(levels: int | None, height: int, width: int, config: ABPNConfig
     """``levels``, or the default; refused unless an integer from 0 to 32, where any picture is one pixel."""
     if levels is None:
         levels = default_levels(height, width)
-    elif isinstance(levels, bool) or not isinstance(levels, Integral) or not 0 <= levels <= _MOST_LEVELS:
-        raise ValueError(f"levels must be None or an integer from 0 to {_MOST_LEVELS}, got {levels!r}")
+    else:
+        levels = integer("levels", levels, 0, _MOST_LEVELS, optional=True)
     if config.refining and levels > (config.refining_levels or levels):
         raise ValueError(
             f"levels must be at most {config.refining_levels}, one refining module each, got {levels}; "
             "pass a smaller levels or configure refining_levels"
         )
-    return int(levels)
+    return levels
 
 
 def as_config(config: ABPNConfig | str) -> ABPNConfig:
@@ -117,7 +117,7 @@ class ABPN(nn.Module):
         Returns:
             R_0 in the dtype of ``image``, or ``Retouched``.
         """
-        levels = self.check(image, levels, strength, mask_threshold)
+        levels, strength, mask_threshold = self.check(image, levels, strength, mask_threshold)
         gaussian, high = laplacian_decompose(self.unit(image), levels, filter=self.config.pyramid_filter)
         mask, low_res = (self.retouch_mirrored if self_ensemble else self.retouch)(gaussian[levels])
         blend_layers = [self.blend.reverse(gaussian[levels], low_res)]
@@ -177,8 +177,10 @@ class ABPN(nn.Module):
         """The dtype of the parameters."""
         return next(self.parameters()).dtype
 
-    def check(self, image: Tensor, levels: int | None, strength: float, mask_threshold: float | None) -> int:
-        """The number of levels.
+    def check(
+        self, image: Tensor, levels: int | None, strength: float, mask_threshold: float | None
+    ) -> tuple[int, float, float | None]:
+        """The number of levels, strength and threshold, of Python's types.
 
         Raises:
             ValueError, TypeError: an argument does not fit the model; the message names it.
@@ -205,20 +207,16 @@ class ABPN(nn.Module):
                 f"image must be on {parameter.device}, the model's device, got {image.device}; move one of them"
             )
         levels = check_levels(levels, image.shape[2], image.shape[3], self.config)
-        for name, value in (("strength", strength), ("mask_threshold", mask_threshold)):
-            if value is None and name == "mask_threshold":
-                continue
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise TypeError(f"{name} must be a number, got {value!r}")
-            if not -math.inf < value < math.inf:
-                raise ValueError(f"{name} must be finite, got {value!r}")
+        strength = number("strength", strength)
+        if mask_threshold is not None:
+            mask_threshold = number("mask_threshold", mask_threshold)
         if strength != 1 and self.config.blend in ("conv", "rgb"):
             raise ValueError(
                 f"strength must be 1 with blend={self.config.blend!r}, which has no neutral layer to scale from"
             )
         if mask_threshold is not None and not self.config.mask_branch:
             raise ValueError("mask_threshold needs a model with mask_branch=True")
-        return levels
+        return levels, strength, mask_threshold
 
 
 def padded(thumbnail: Tensor) -> Tensor:
