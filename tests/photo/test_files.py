@@ -140,7 +140,8 @@ def test_orientation_that_only_xmp_has_is_applied(tmp_path: Path, source: str, i
     options = {"xmp": XMP} if source == "jpg" else {"pnginfo": info}
     Image.fromarray(RGBA[..., :3]).save(tmp_path / f"in.{source}", exif=exif, **options)
     with Image.open(tmp_path / f"in.{source}") as image:
-        expected = ImageOps.exif_transpose(image)
+        # Orientation 6. Not by Pillow's exif_transpose, which in 11.0 does not look into a JPEG's XMP.
+        expected = image.copy() if in_exif else image.transpose(Image.Transpose.ROTATE_270)
     photo = read_photo(tmp_path / f"in.{source}")
     assert np.array_equal(photo.pixels, np.asarray(expected))
     assert photo.xmp == (XMP if in_exif else XMP.replace(b'"6"', b'"1"'))
