@@ -208,7 +208,7 @@ def test_a_backend_that_cannot_is_wrong_use(model: str, photo: Path, tmp_path: P
     result = run("retouch", photo, "-o", tmp_path / "out.png", "--model", model, "--backend", "quick")
     refused(result, 2, "quick")
     result = run("retouch", photo, "-o", tmp_path / "out.png", "--model", model, "--backend", "cuda")
-    refused(result, 2, "not upsample_refine_blend")
+    refused(result, 2, "backend cuda has no upsample_refine_blend")
 
 
 def test_another_ending_is_no_folder(model: str, photo: Path, tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """Which code runs an operator: by argument, by context, by ``ABPN_FAST_BACKEND``, or the first that can.
 
-A backend is a module of this package with ``why_not(operator, tensors)``, which says in one sentence why it cannot run
-(None when it can), and one function per operator it runs, of the same name: the operator's arguments, then ``out``, the
-tensors to fill.
+A backend is a module of this package with one function per operator it runs, of the same name, which takes the
+operator's arguments, then ``out``, the tensors to fill; and ``why_not(operator, tensors)``, which says in one sentence
+why it cannot run one of these (None when it can). Among the tensors, of which there may be none, are those of ``out``.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from abpn_fast import native
@@ -81,6 +82,8 @@ def why_not(backend: str, *tensors: Tensor, operator: str | None = None) -> str 
             raise TypeError(f"tensors must be tensors, got {type(tensor).__name__}; an operator goes by operator=")
         if tensor.dtype not in WHITE and not tensor.is_floating_point():
             return f"the operators take uint8, uint16 and floating tensors, got {tensor.dtype}"
+        if tensor.layout != torch.strided:
+            return f"the operators take dense tensors, got one of layout {tensor.layout}"
     for each in OPERATORS if operator is None else (operator,):
         reason = _refusal(backend, each, tensors)
         if reason is not None:
@@ -161,7 +164,10 @@ def _known(name: str, source: str) -> str:
 
 
 def _refusal(backend: str, operator: str, tensors: Sequence[Tensor]) -> str | None:
-    reason: str | None = _module(backend).why_not(operator, tensors)
+    module = _module(backend)
+    if not hasattr(module, operator):
+        return f"backend {backend} has no {operator}"
+    reason: str | None = module.why_not(operator, tensors)
     return reason
 
 

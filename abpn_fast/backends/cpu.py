@@ -41,8 +41,6 @@ def why_not(operator: str, tensors: Sequence[Tensor]) -> str | None:
     for tensor in tensors:
         if tensor.device.type != "cpu":
             return f"backend cpu runs on tensors on the CPU, got one on {tensor.device}"
-        if tensor.layout != torch.strided:
-            return f"backend cpu runs on dense tensors, got one of layout {tensor.layout}"
         # j and k may have any floating dtype.
         if tensor.dtype not in _DTYPES and tensor.shape != (3,):
             return (

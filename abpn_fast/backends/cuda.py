@@ -25,8 +25,6 @@ CUDNN_WINS: frozenset[tuple[int, ...]] = frozenset()
 
 def why_not(operator: str, tensors: Sequence[Tensor]) -> str | None:
     """Why this backend cannot run ``operator`` on these tensors, in one sentence, or None."""
-    if operator != "gated_conv":
-        return f"backend cuda has gated_conv alone, not {operator}"
     if torch.version.hip:
         return "backend cuda is compiled by nvcc for NVIDIA GPUs, and this PyTorch is built for AMD's"
     for tensor in tensors:

@@ -20,8 +20,6 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.uint8, torch.uint
 
 def why_not(operator: str, tensors: Sequence[Tensor]) -> str | None:
     """Why this backend cannot run ``operator`` on these tensors, in one sentence, or None."""
-    if not _exists(operator):
-        return f"backend triton has no {operator}"
     for tensor in tensors:
         if tensor.device.type != "cuda" and not (tensor.device.type == "cpu" and interpreted()):
             return f"backend triton runs on tensors on an NVIDIA or AMD GPU, got one on {tensor.device}"
@@ -44,11 +42,6 @@ def interpreted() -> bool:
 @functools.cache
 def _installed() -> bool:
     return importlib.util.find_spec("triton") is not None
-
-
-@functools.cache
-def _exists(operator: str) -> bool:
-    return importlib.util.find_spec(f"abpn_fast.kernels.{operator}") is not None
 
 
 def _kernel(operator: str) -> ModuleType:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 import torch
 from torch import Tensor
@@ -49,7 +49,7 @@ class Operator:
         kinds = [parameter.split() for parameter in parameters.split(", ")]
         self.names = [parameter for _, parameter in kinds]
         self.tensors = [parameter for kind, parameter in kinds if kind.startswith("Tensor")]
-        many = result.__annotations__["return"] == "list[Like]"
+        many = get_type_hints(result)["return"] == list[Like]
         self._define(name, f"({parameters}, str backend) -> {'Tensor[]' if many else 'Tensor'}", self._run, self._fake)
         out = "Tensor(a!)[] out" if many else "Tensor(a!) out"
         self._define(f"{name}_out", f"({parameters}, {out}, str backend) -> ()", self._run_out, lambda *_: None)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import logging
 import sys
 import threading
@@ -183,14 +184,17 @@ def test_compatible_backends_and_reasons() -> None:
     assert abpn_fast.why_not("fake", IMAGE) == "backend fake has no adaptive_blend"
     assert abpn_fast.why_not("reference", IMAGE) is None
     for ask in (abpn_fast.compatible_backends, lambda **options: abpn_fast.why_not("fake", **options)):
-        with pytest.raises(ValueError, match=r"operator must be one of adaptive_blend, .*got 'sharpen'"):
-            ask(operator="sharpen")
+        with pytest.raises(ValueError, match=r"operator must be one of adaptive_blend, .*got 'blur'"):
+            ask(operator="blur")
 
 
 def test_what_no_operator_takes() -> None:
     integers = torch.zeros(1, 3, 4, 4, dtype=torch.int32)
     assert abpn_fast.compatible_backends(integers) == []
     assert "uint8, uint16 and floating tensors, got torch.int32" in (abpn_fast.why_not("reference", integers) or "")
+    sparse = torch.zeros(1, 3, 4, 4).to_sparse()
+    assert abpn_fast.compatible_backends(sparse, operator="pyramid_down") == []
+    assert "dense tensors, got one of layout torch.sparse_coo" in (abpn_fast.why_not("reference", sparse) or "")
     with pytest.raises(TypeError, match="tensors must be tensors, got int"):
         abpn_fast.why_not("reference", 3)  # type: ignore[arg-type]
 
@@ -198,6 +202,18 @@ def test_what_no_operator_takes() -> None:
 def test_every_operator_has_a_function_in_the_reference() -> None:
     assert set(backends.OPERATORS) == set(abpn_fast.ops.__all__)
     assert all(callable(getattr(reference, name)) for name in backends.OPERATORS)
+
+
+def test_an_operators_parameters_are_those_of_its_equation() -> None:
+    for name in backends.OPERATORS:
+        *parameters, last = (argument.name for argument in getattr(torch.ops.abpn_fast, name).default._schema.arguments)
+        assert (parameters, last) == ([*inspect.signature(getattr(abpn_fast.reference, name)).parameters], "backend")
+
+
+def test_an_operator_that_a_backend_lacks_is_left_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends, "OPERATORS", (*backends.OPERATORS, "blur"))
+    for name in backends.BACKENDS:
+        assert abpn_fast.why_not(name, IMAGE, operator="blur") == f"backend {name} has no blur"
 
 
 def test_choice_in_a_compiled_graph() -> None:

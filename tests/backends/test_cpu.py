@@ -313,6 +313,11 @@ class TestPyramidDown:
         assert torch.equal(high[:, :, 1699:], below[1][:, :, 3:])
 
 
+def test_every_operator_is_among_these() -> None:
+    apart = {"gated_conv"}  # test_cpu_gated_conv.py
+    assert {contract.name for contract in CONTRACTS} | apart == {o for o in backends.OPERATORS if hasattr(cpu, o)}
+
+
 class TestChoice:
     def test_refusals(self) -> None:
         image = torch.rand(1, 3, 4, 4)

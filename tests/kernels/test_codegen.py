@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 pytest.importorskip("triton")
-from abpn_fast.kernels import adaptive_blend, blend_gradients, levels, reverse_adaptive_blend
+from abpn_fast import backends
+from abpn_fast.backends import triton
+from abpn_fast.kernels import adaptive_blend, blend_gradients, cost, levels, reverse_adaptive_blend
 from tests.kernels.codegen import Code, Compiler, Launch, launches, recorded
 
 BUDGETS = Path(__file__).with_name("budgets.json")
@@ -132,6 +134,13 @@ def test_other_code_paths(name: str, compiler: Compiler) -> None:
     spills = recorded(SPILLS).get(name, 0)
     assert (code.stack == 0 or spills) and code.count(r"(LDL|STL)\b") <= spills, "registers are spilled"
     assert code.count("LDG") > 0 and code.count("STG") > 0
+
+
+def test_every_operator_is_compiled_and_counted() -> None:
+    apart = {"upsample_refine", "upsample_refine_blend"}  # test_refine_codegen.py
+    operators = {name for name in backends.OPERATORS if hasattr(triton, name)}
+    assert {name.removesuffix("_backward") for name in KERNELS} | apart == operators
+    assert all(callable(getattr(cost, name)) for name in operators)
 
 
 def test_table(compiler: Compiler, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from abpn_fast import reference
+import abpn_fast
+from abpn_fast import backends, reference
 from abpn_fast.backends import triton as backend
 from abpn_fast.ops import arguments
 from tests.accuracy import assert_same_bits
@@ -334,6 +335,12 @@ def test_halved_sizes_are_those_of_the_operators() -> None:
         assert (out == 1).all()
 
 
+def test_every_operator_is_among_these() -> None:
+    apart = {"upsample_refine", "upsample_refine_blend"}  # test_refine.py
+    found = {contract.name for contract in (*BLENDS, *LEVELS)} | apart
+    assert found == {name for name in backends.OPERATORS if hasattr(backend, name)}
+
+
 def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     image = torch.rand(1, 3, 4, 4, device=DEVICE)
     for dtype in (torch.float32, *HALVES, *INTEGERS):
@@ -341,7 +348,7 @@ def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     assert backend.why_not("adaptive_blend", [image, image, image.new_zeros(3, dtype=torch.float64)]) is None
     assert "float64" in (backend.why_not("pyramid_down", [image.double()]) or "")
     assert "on meta" in (backend.why_not("pyramid_down", [image.to("meta")]) or "")
-    assert backend.why_not("gated_conv", [image]) == "backend triton has no gated_conv"
+    assert abpn_fast.why_not("triton", image, operator="gated_conv") == "backend triton has no gated_conv"
     assert "float64" in (backend.why_not("upsample_refine", [image, image.new_zeros(16, dtype=torch.float64)]) or "")
     monkeypatch.setattr(backend, "_installed", lambda: False)
     assert "pip install triton" in (backend.why_not("pyramid_down", [image]) or "")

@@ -12,6 +12,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 import abpn_fast
+from abpn_fast import native
 from abpn_fast.photo import Photo, photo_levels, read_photo, retouch_file
 from abpn_fast.photo.files import photo_writer
 from abpn_fast.reference import upsample
@@ -313,7 +314,7 @@ def test_what_jpeg_cannot_hold_is_refused_before_the_network_runs(model: abpn_fa
         hook.remove()
 
 
-@pytest.mark.skipif("cpu" not in abpn_fast.compatible_backends(torch.empty(0)), reason="needs backend cpu")
+@pytest.mark.skipif(native.why_missing() is not None, reason=native.why_missing() or "")
 def test_the_backend_told_is_the_one_that_ran(model: abpn_fast.ABPN, photo: Path, tmp_path: Path) -> None:
     def told(network: Any, **options: Any) -> str:
         return retouch_file(photo, tmp_path / "out.png", model=network, overwrite=True, **options).backend
