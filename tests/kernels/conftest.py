@@ -10,6 +10,7 @@ import pytest
 from torch import Tensor
 
 from abpn_fast.backends import triton
+from tests.kernels.codegen import Compiler
 
 
 class Memory:
@@ -34,6 +35,13 @@ class Memory:
 def _bytes(x: Tensor) -> int:
     """From the first to behind the last of ``x``, as it lies in memory."""
     return (sum((n - 1) * stride for n, stride in zip(x.shape, x.stride(), strict=True)) + 1) * x.element_size()
+
+
+@pytest.fixture(scope="session")
+def compiler() -> Iterator[Compiler]:
+    compiler = Compiler()
+    yield compiler
+    compiler.close()
 
 
 @pytest.fixture(autouse=True, scope="session")

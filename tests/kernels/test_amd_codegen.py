@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 
@@ -22,13 +20,6 @@ BUDGETS = {
     "3.9": {"gfx942": 280, "gfx1100": 229},
 }
 REFINING = [(F32, F32), (F16, F16), (U8, BF16), (U16, BF16)]
-
-
-@pytest.fixture(scope="module")
-def compiler() -> Iterator[Compiler]:
-    compiler = Compiler()
-    yield compiler
-    compiler.close()
 
 
 def check(code: Code) -> None:

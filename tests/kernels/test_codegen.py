@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -56,13 +56,6 @@ KERNELS: dict[str, tuple[str, Callable[[torch.dtype, torch.dtype], object]]] = {
 TARGETS = [(name, F32, F32, target) for name in KERNELS for target in ("sm_80", "sm_90", "sm_100")]
 TARGETS += [(name, F16, F16, "sm_90") for name in KERNELS]
 TARGETS += [(name, stored, F16, "sm_90") for stored in (U8, U16) for name in KERNELS if "backward" not in name]
-
-
-@pytest.fixture(scope="module")
-def compiler() -> Iterator[Compiler]:
-    compiler = Compiler()
-    yield compiler
-    compiler.close()
 
 
 def launch(name: str, image: torch.dtype, other: torch.dtype) -> Launch:

@@ -3,8 +3,6 @@ Ada and Blackwell."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 
@@ -17,13 +15,6 @@ F32, F16, BF16, U8 = torch.float32, torch.float16, torch.bfloat16, torch.uint8
 GPUS = ["sm_75", "sm_89", "sm_120"]
 # Loads and stores of spilled registers of the refining kernels, where there are any, by versions of Triton.
 SPILLS = {"3.6": {}, "3.8": {("sm_75", F32): 24, ("sm_75", F16): 10}, "3.9": {("sm_75", F32): 24}}
-
-
-@pytest.fixture(scope="module")
-def compiler() -> Iterator[Compiler]:
-    compiler = Compiler()
-    yield compiler
-    compiler.close()
 
 
 def spills(code: Code) -> int:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor
@@ -26,13 +24,6 @@ BUDGETS = {
 SPILLS = {"3.6": {(F32, F32, "sm_100"): 10}, "3.7": {(F32, F32, "sm_100"): 30}}
 # Instructions for two rows of 32 pixels in the middle of the image, and where it is not in the blend layer's dtype.
 STEPS = {"3.6": (460, 520), "3.7": (460, 540)}
-
-
-@pytest.fixture(scope="module")
-def compiler() -> Iterator[Compiler]:
-    compiler = Compiler()
-    yield compiler
-    compiler.close()
 
 
 def launch(image: torch.dtype, low: torch.dtype, size: int = 4096) -> Launch:
