@@ -82,8 +82,6 @@ def why_not(backend: str, *tensors: Tensor, operator: str | None = None) -> str 
             raise TypeError(f"tensors must be tensors, got {type(tensor).__name__}; an operator goes by operator=")
         if tensor.dtype not in WHITE and not tensor.is_floating_point():
             return f"the operators take uint8, uint16 and floating tensors, got {tensor.dtype}"
-        if tensor.layout != torch.strided:
-            return f"the operators take dense tensors, got one of layout {tensor.layout}"
     for each in OPERATORS if operator is None else (operator,):
         reason = _refusal(backend, each, tensors)
         if reason is not None:
@@ -167,6 +165,9 @@ def _refusal(backend: str, operator: str, tensors: Sequence[Tensor]) -> str | No
     module = _module(backend)
     if not hasattr(module, operator):
         return f"backend {backend} has no {operator}"
+    for tensor in tensors:
+        if tensor.layout != torch.strided:
+            return f"the operators take dense tensors, got one of layout {tensor.layout}"
     reason: str | None = module.why_not(operator, tensors)
     return reason
 

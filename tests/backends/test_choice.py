@@ -195,6 +195,8 @@ def test_what_no_operator_takes() -> None:
     sparse = torch.zeros(1, 3, 4, 4).to_sparse()
     assert abpn_fast.compatible_backends(sparse, operator="pyramid_down") == []
     assert "dense tensors, got one of layout torch.sparse_coo" in (abpn_fast.why_not("reference", sparse) or "")
+    with pytest.raises(RuntimeError, match=r"dense tensors, got one of layout torch\.sparse_coo"):
+        torch.ops.abpn_fast.pyramid_down(sparse, "binomial", "reference")
     with pytest.raises(TypeError, match="tensors must be tensors, got int"):
         abpn_fast.why_not("reference", 3)  # type: ignore[arg-type]
 

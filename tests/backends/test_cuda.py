@@ -417,7 +417,7 @@ class TestChoice:
     def test_automatic_choice_falls_back_with_the_reason(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(native, "why_missing", lambda backend: f"backend {backend} is not compiled")
         monkeypatch.setattr(cuda, "_capability", lambda device: (9, 0))
-        gpu: Any = SimpleNamespace(device=torch.device("cuda", 0), dtype=torch.float16)
+        gpu: Any = SimpleNamespace(device=torch.device("cuda", 0), dtype=torch.float16, layout=torch.strided)
         assert backends.choose("auto", "gated_conv", [gpu]) == "reference"
         with pytest.raises(RuntimeError, match="backend cuda is not compiled"):
             backends.choose("cuda", "gated_conv", [gpu])
